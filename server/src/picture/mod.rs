@@ -1,0 +1,1 @@
+//! Contact sheets as PNG, for people.
