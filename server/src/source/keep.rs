@@ -37,9 +37,17 @@ pub(super) struct ShardIndex {
     /// What was left out.
     #[prost(string, repeated, tag = "5")]
     pub notes: Vec<String>,
-    /// Rows of each row group (Parquet).
-    #[prost(uint64, repeated, tag = "6")]
-    pub row_groups: Vec<u64>,
+    /// Row groups (Parquet).
+    #[prost(message, repeated, tag = "6")]
+    pub row_groups: Vec<RowGroup>,
+}
+
+/// One row group of a Parquet shard.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RowGroup {
+    /// Rows of each page of the image column.
+    #[prost(uint64, repeated, tag = "1")]
+    pub pages: Vec<u64>,
 }
 
 /// One record of a shard.

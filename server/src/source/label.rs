@@ -54,22 +54,16 @@ pub(super) fn from_csv(rules: &Rules<'_>, drafts: &mut [Draft]) -> Result<(), So
             Some(columns) => columns,
             None => {
                 let header = header(&row);
-                if header.is_none() && row.len() != 2 {
-                    let why = format!(
-                        "has {} columns, want record name and label, or a header that names them",
-                        row.len()
-                    );
-                    return Err(fail(why));
-                }
-                columns = Some(header.unwrap_or((0, 1, 2)));
+                let columns = columns.insert(header.unwrap_or((0, 1, 2)));
                 if header.is_some() {
                     continue;
                 }
-                (0, 1, 2)
+                *columns
             }
         };
         if row.len() != width {
-            return Err(fail(format!("has {} columns, want {width}", row.len())));
+            let why = "record name and label, or what a header names";
+            return Err(fail(format!("has {} columns, want {width}: {why}", row.len())));
         }
         let (name, label) = (row[name].trim(), row[label].trim());
         if label.is_empty() {

@@ -17,6 +17,8 @@ mod parquet;
 mod parquet_shapes;
 mod shard;
 mod tar;
+#[cfg(test)]
+mod tar_shapes;
 mod walk;
 
 pub use declare::{Declaration, GroupBy, Kind, LabelFrom, Verify, open};

@@ -4,10 +4,11 @@ use super::{
     Index, Source, SourceError,
     declare::{Rules, Verify},
     draft::Built,
-    keep::{Member, ShardIndex, shard_index},
+    keep::{Member, RowGroup, ShardIndex, shard_index},
     lru::Lru,
     record,
     shard::{Positional, Shard, Shards, find},
+    walk::Tally,
 };
 use ::parquet::{
     column::reader::{ColumnReader, ColumnReaderImpl},
@@ -18,8 +19,8 @@ use ::parquet::{
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Bytes of pictures that are decoded together: about a page, the least that can be decoded anyway.
-const BLOCK_BYTES: u64 = 1 << 20;
+/// Bytes of pictures up to which pages are decoded and kept together, so that tiny pages don't make countless blocks.
+const SMALL_PAGE: u64 = 256 << 10;
 /// Rows whose values are in memory at once while a shard is indexed.
 const BATCH: usize = 32;
 
@@ -34,7 +35,7 @@ pub(super) struct Parquet {
     decoded: Lru<Vec<Bytes>>,
 }
 
-/// Rows of one row group that are decoded together.
+/// Rows that are decoded together: a page, the least that can be decoded, or some small ones of one row group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Block {
     /// First record.
@@ -73,9 +74,10 @@ impl Parquet {
                 let file = shard.open()?;
                 shard.guarded(|| decoding(shard, || index(rules, shard, file, &column)))
             })?;
-            let rows = index.row_groups.iter().try_fold(0u64, |sum, rows| sum.checked_add(*rows));
+            let mut pages = index.row_groups.iter().flat_map(|group| &group.pages);
+            let rows = pages.try_fold(0u64, |sum, rows| sum.checked_add(*rows));
             if rows != Some(index.members.len() as u64) {
-                return Err(shard.format("its kept index has other rows than its row groups"));
+                return Err(shard.format("its kept index has other rows than its pages"));
             }
             drafts.extend(index.members.into_iter().zip(0u64..).map(|(member, row)| {
                 // Leading zeros: by name, a shard's records are in row order.
@@ -85,9 +87,11 @@ impl Parquet {
             row_groups.push(index.row_groups);
         }
         progress(drafts.len() as u64, &d.path);
-        let built = Built::new(rules, drafts, Vec::new(), notes)?;
+        let mut built = Built::new(rules, drafts, Vec::new(), notes)?;
         let blocks = blocks(&built.index, &row_groups);
-        let decoded = Lru::new(u64::from(d.decoded_mib.unwrap_or(64)) << 20);
+        let mib = d.decoded_mib.unwrap_or(64);
+        built.notes.extend(too_large(&built.index, &blocks, mib));
+        let decoded = Lru::new(u64::from(mib) << 20);
         Ok(Parquet { built, shards: Shards::new(shards), column, blocks, decoded })
     }
 
@@ -137,7 +141,7 @@ impl Source for Parquet {
         let rows = shard.guarded(|| {
             self.decoded.get(at as u32, || {
                 let rows = self.decode(block)?;
-                let bytes = rows.iter().map(|row| row.len() as u64 + 64).sum();
+                let bytes = weight(rows.iter().map(|row| row.len() as u64));
                 Ok((rows, bytes))
             })
         })?;
@@ -148,29 +152,46 @@ impl Source for Parquet {
 }
 
 /// Cuts every row group into blocks; a shard's records are in row order.
-fn blocks(index: &Index, row_groups: &[Vec<u64>]) -> Vec<Block> {
-    let mut blocks = Vec::new();
+fn blocks(index: &Index, row_groups: &[Vec<RowGroup>]) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
     let mut first = 0usize;
     while let Some(record) = index.records.get(first) {
-        for (row_group, rows) in row_groups[record.file as usize].iter().enumerate() {
-            let group = first..first + *rows as usize;
-            let mut bytes = 0;
-            for number in group.clone() {
-                let size = index.records[number].size;
-                if number == group.start || bytes + size > BLOCK_BYTES {
-                    let start = (number - group.start) as u64;
-                    blocks.push(Block { record: number as u32, rows: 0, row_group: row_group as u32, start });
-                    bytes = 0;
+        for (row_group, group) in row_groups[record.file as usize].iter().enumerate() {
+            let (start, mut bytes) = (first, u64::MAX);
+            for rows in group.pages.iter().filter(|rows| **rows > 0) {
+                let page: u64 =
+                    index.records[first..][..*rows as usize].iter().map(|record| record.size).sum();
+                match blocks.last_mut() {
+                    Some(block) if bytes.saturating_add(page) <= SMALL_PAGE => block.rows += *rows as u32,
+                    Some(_) | None => {
+                        let (record, start) = (first as u32, (first - start) as u64);
+                        blocks.push(Block { record, rows: *rows as u32, row_group: row_group as u32, start });
+                        bytes = 0;
+                    }
                 }
-                bytes += size;
-                if let Some(block) = blocks.last_mut() {
-                    block.rows += 1;
-                }
+                bytes += page;
+                first += *rows as usize;
             }
-            first = group.end;
         }
     }
     blocks
+}
+
+/// Bytes that a decoded block takes.
+fn weight(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.map(|size| size + 64).sum()
+}
+
+fn too_large(index: &Index, blocks: &[Block], mib: u32) -> Option<String> {
+    let mut tally = Tally::default();
+    for block in blocks {
+        let records = &index.records[block.record as usize..][..block.rows as usize];
+        if weight(records.iter().map(|record| record.size)) > u64::from(mib) << 20 {
+            tally.add(&records[0].name);
+        }
+    }
+    let what = format!("larger than decoded_mib = {mib}, so every read decodes one whole");
+    tally.note(&format!("page is {what}"), &format!("pages are {what}"))
 }
 
 impl Opened {
@@ -192,6 +213,27 @@ impl Opened {
 
     fn full(&self, column: usize) -> i16 {
         self.reader.metadata().file_metadata().schema_descr().column(column).max_def_level()
+    }
+
+    /// Rows of each page of the image column of a row group; reads headers only.
+    fn pages(&self, shard: &Shard, row_group: usize, rows: u64) -> Result<Vec<u64>, SourceError> {
+        let group = self.reader.get_row_group(row_group).map_err(|error| broken(shard, error))?;
+        let mut reader = group.get_column_page_reader(self.image).map_err(|error| broken(shard, error))?;
+        let mut pages = Vec::new();
+        while let Some(page) = reader.peek_next_page().map_err(|error| broken(shard, error))? {
+            if !page.is_dict {
+                let rows = page.num_rows.or(page.num_levels); // without repetition, every level is a row
+                pages.push(rows.unwrap_or_default() as u64);
+            }
+            reader.skip_next_page().map_err(|error| broken(shard, error))?;
+        }
+        let sum = pages.iter().try_fold(0u64, |sum, rows| sum.checked_add(*rows));
+        if sum != Some(rows) {
+            return Err(
+                shard.format(format!("the pages of row group {row_group} have {sum:?} rows, want {rows}"))
+            );
+        }
+        Ok(pages)
     }
 
     /// Hands `rows` pictures from row `start` of a row group to `each`.
@@ -354,7 +396,7 @@ fn index(
                 }
             }
         }
-        out.row_groups.push(rows as u64);
+        out.row_groups.push(RowGroup { pages: opened.pages(shard, row_group, rows as u64)? });
     }
     Ok(out)
 }

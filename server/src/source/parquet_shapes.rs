@@ -125,6 +125,20 @@ fn rows_are_read_in_any_order_from_any_encoding() {
 }
 
 #[test]
+fn pages_beyond_the_memory_are_read_and_told() {
+    let root = tempfile::tempdir().expect("a folder");
+    wild(&root.path().join("x.parquet"), WriterProperties::builder().build());
+    let small = Declaration { decoded_mib: Some(1), ..declaration() };
+    let source = open("s", &small, root.path(), &quiet).expect("fits");
+    assert!(source.read(3).expect("a row") == picture(3));
+    let note = source.notes().last().expect("a note");
+    assert!(
+        note.contains("larger than decoded_mib = 1, so every read decodes one whole: x.parquet/"),
+        "{note}"
+    );
+}
+
+#[test]
 fn many_threads_read_one_shard() {
     let root = tempfile::tempdir().expect("a folder");
     wild(&root.path().join("x.parquet"), WriterProperties::builder().build());

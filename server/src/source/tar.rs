@@ -11,7 +11,7 @@ use super::{
     shard::{Positional, Shard, Shards, find},
     walk::Tally,
 };
-use ::tar::{Archive, Entry};
+use ::tar::{Archive, Entry, EntryType};
 use bytes::Bytes;
 use std::{
     cell::Cell,
@@ -190,19 +190,7 @@ impl Reading<'_> {
             };
             next = end.next_multiple_of(BLOCK);
             last = format!("member `{name}`");
-            let kind = entry.header().entry_type();
-            if kind.is_gnu_sparse() {
-                return Err(self.shard.format(format!("member `{name}` is a sparse file, want plain ones")));
-            }
-            if kind.is_dir() || kind.is_pax_global_extensions() {
-                continue;
-            }
-            if !kind.is_file() && !kind.is_contiguous() {
-                rest.links.add(&name);
-                continue;
-            }
-            let Some((key, extension)) = split(&name) else {
-                rest.keyless.add(&name);
+            let Some((key, extension)) = self.sample_of(entry.header().entry_type(), &name, rest)? else {
                 continue;
             };
             let number = *numbers.entry(key.clone()).or_insert_with(|| {
@@ -219,6 +207,30 @@ impl Reading<'_> {
                 .format(format!("is cut short after {last}: it has no end mark (a block of zeros)")));
         }
         Ok(samples)
+    }
+
+    /// Key and extension of a member; none when it belongs to no sample.
+    fn sample_of(
+        &self,
+        kind: EntryType,
+        name: &str,
+        rest: &mut Rest,
+    ) -> Result<Option<(String, String)>, SourceError> {
+        if kind.is_gnu_sparse() {
+            return Err(self.shard.format(format!("member `{name}` is a sparse file, want plain ones")));
+        }
+        if kind.is_dir() || kind.is_pax_global_extensions() {
+            return Ok(None);
+        }
+        if !kind.is_file() && !kind.is_contiguous() {
+            rest.links.add(name);
+            return Ok(None);
+        }
+        let split = split(name);
+        if split.is_none() {
+            rest.keyless.add(name);
+        }
+        Ok(split)
     }
 
     fn name(&self, entry: &Entry<'_, Metered>) -> Result<String, SourceError> {
