@@ -17,6 +17,8 @@ use std::{
 
 /// Format of kept indexes; the number goes up with every change of it or of what indexing means.
 const MAGIC: &[u8; 8] = b"mixidx01";
+/// Ending of their names.
+pub(super) const EXTENSION: &str = ".mixidx";
 const HEAD: usize = 8 + 32;
 
 /// What is in one shard.
@@ -123,10 +125,10 @@ pub(super) fn shard_index(
 /// Where an index of `shard` may lie, best first.
 fn places(rules: &Rules<'_>, shard: &Shard) -> Vec<PathBuf> {
     let mut beside = shard.path.as_os_str().to_owned();
-    beside.push(".mixidx");
+    beside.push(EXTENSION);
     let cache = rules.declared.cache.as_deref().map(|cache| rules.path(cache));
     let absolute = std::path::absolute(&shard.path).unwrap_or_else(|_| shard.path.clone());
-    let elsewhere = cache.map(|cache| cache.join(format!("{}.mixidx", alias(&absolute))));
+    let elsewhere = cache.map(|cache| cache.join(format!("{}{EXTENSION}", alias(&absolute))));
     [PathBuf::from(beside)].into_iter().chain(elsewhere).collect()
 }
 

@@ -125,6 +125,8 @@ fn kept_indexes_are_used_but_never_trusted() {
     write_tar(&path, &two());
     let index = || open("pets", &tar("cache = \"kept\""), root.path(), &quiet).expect("fits").index().clone();
     let first = index();
+    let again = open("pets", &tar("cache = \"kept\""), root.path(), &quiet).expect("fits");
+    assert!(again.notes().is_empty(), "our own file is nothing to tell: {:?}", again.notes());
     let good = fs::read(&beside).expect("kept beside the shard");
     assert_eq!(first, index(), "from the kept index");
 

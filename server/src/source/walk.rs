@@ -1,6 +1,6 @@
 //! Files below a folder, in an order that depends on names only.
 
-use super::SourceError;
+use super::{SourceError, keep};
 use std::{
     fs::{self, Metadata},
     os::unix::fs::MetadataExt,
@@ -171,6 +171,9 @@ fn visit(
     let io = |error| SourceError::io(format!("{}/{name}", want.shown), error);
     let path = entry.path();
     let own = entry.file_type().map_err(io)?;
+    if name.ends_with(keep::EXTENSION) {
+        return Ok(()); // our own
+    }
     if own.is_file() && !(want.file)(&name) {
         out.others.add(&name);
         return Ok(());
