@@ -1,5 +1,6 @@
 //! 1 READ: bytes of records by position. A source is indexed once; afterwards any record is one positional read.
 
+mod columns;
 #[cfg(test)]
 mod conformance;
 mod declare;
