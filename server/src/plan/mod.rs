@@ -9,6 +9,8 @@ pub mod boxes;
 mod dft;
 mod encode;
 pub mod fields;
+#[cfg(test)]
+mod golden;
 pub mod image;
 pub mod view;
 
