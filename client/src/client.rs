@@ -323,7 +323,8 @@ impl Pages {
     fn turn(&mut self, token: String) -> Result<(), Error> {
         self.turned += 1;
         self.over = token.is_empty();
-        if self.turned >= MAX_PAGES && !self.over || !self.over && self.token.as_ref() == Some(&token) {
+        let stuck = self.turned >= MAX_PAGES || self.token.as_ref() == Some(&token);
+        if stuck && !self.over {
             return Err(Error::Protocol("list does not end".into()));
         }
         self.token = Some(token);

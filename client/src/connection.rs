@@ -158,3 +158,43 @@ fn decode<M: Message + Default>(path: &str, answer: &[u8]) -> Result<M, Error> {
     }
     M::decode(message).map_err(|error| Error::Protocol(format!("answer of `{path}`: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_tcp_and_unix_endpoints_are_taken() {
+        let options = ClientOptions::default();
+        for good in ["http://127.0.0.1:7443", "http://[::1]:7443", "unix:/run/mixfeed.sock"] {
+            assert!(endpoint(good, &options).is_ok(), "{good}");
+        }
+        for bad in ["", "127.0.0.1:7443", "https://data:7443", "http://", "unix:relative", "http://a b"] {
+            assert!(matches!(endpoint(bad, &options), Err(Error::Argument { .. })), "{bad}");
+        }
+        assert!(matches!(endpoint("http://a:1", &options.name("two\nlines")), Err(Error::Argument { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_body_without_a_status_is_a_lost_connection() {
+        let body = Body::new(Full::new(Bytes::from_static(b"half")));
+        let mut reply = Reply { body, done: false };
+        assert_eq!(reply.frame().await, Ok(Some(Bytes::from_static(b"half"))));
+        assert!(reply.frame().await.expect_err("no trailers").is_transient());
+    }
+
+    #[test]
+    fn answers_are_one_uncompressed_message() {
+        let job = mixfeed_proto::CloseJobRequest { job: "vit".into() };
+        let message = job.encode_to_vec();
+        let prefix = [0, 0, 0, 0, message.len() as u8];
+        let good = [&prefix[..], &message].concat();
+        assert_eq!(decode("p", &good), Ok(job));
+        let mut compressed = good.clone();
+        compressed[0] = 1;
+        for bad in [vec![], good[..7].to_vec(), [good.clone(), good.clone()].concat(), compressed] {
+            let answer = decode::<mixfeed_proto::CloseJobRequest>("p", &bad);
+            assert!(matches!(answer, Err(Error::Protocol(_))), "{bad:?}");
+        }
+    }
+}

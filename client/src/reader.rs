@@ -62,6 +62,8 @@ pub(crate) struct Reader {
     endpoint: usize,
     /// Endpoints that a draining server named, tried first.
     hints: VecDeque<String>,
+    /// Endpoint in use; kept over a reconnect that is not the endpoint's fault.
+    address: Option<String>,
     /// Open the job on the next connection, since the server did not know it.
     reopen: Reopen,
     /// The step that comes next arrived corrupt once.
@@ -103,6 +105,7 @@ impl Reader {
             retry,
             endpoint: endpoint as usize,
             hints: VecDeque::new(),
+            address: None,
             reopen: Reopen::No,
             corrupt: false,
             connections: 0,
@@ -185,7 +188,7 @@ impl Reader {
             self.reopen = Reopen::Due;
             return Ok(());
         }
-        self.endpoint = self.endpoint.wrapping_add(1);
+        self.address = None;
         if error.is_transient() && self.reopen == Reopen::Done {
             // The next server may not know the job either.
             self.reopen = Reopen::No;
@@ -214,7 +217,7 @@ impl Reader {
                         assembly = Some(Assembly::new(header, &expect, &self.pool)?);
                     }
                     (Part::End(end), Some(assembly)) => return assembly.finish(end).map(Some),
-                    (Part::GoAway(away), _) => return Err(leave(&mut self.hints, away)),
+                    (Part::GoAway(away), _) => return Err(leave(&mut self.hints, away, &self.inner)),
                     (Part::EndOfJob(end), None) => {
                         let v1::EndOfJob { steps, dropped_rows, padded_rows } = end;
                         self.end = Some(EndOfJob { steps, dropped_rows, padded_rows });
@@ -254,9 +257,13 @@ impl Reader {
     }
 
     async fn connect(&mut self) -> Result<Connection, Error> {
-        let endpoints = &self.inner.endpoints;
-        let hint = self.hints.pop_front();
-        let address = hint.unwrap_or_else(|| endpoints[self.endpoint % endpoints.len()].clone());
+        let address = self.address.take().or_else(|| self.hints.pop_front()).unwrap_or_else(|| {
+            let endpoints = &self.inner.endpoints;
+            let address = endpoints[self.endpoint % endpoints.len()].clone();
+            self.endpoint = self.endpoint.wrapping_add(1);
+            address
+        });
+        self.address = Some(address.clone());
         let channel = connection::dial(&address, &self.inner.options).await?;
         if self.reopen == Reopen::Due {
             self.open_again(channel.clone()).await?;
@@ -351,7 +358,8 @@ fn check_digest(inner: &Inner, job: &str, header: &v1::BatchHeader) -> Result<()
     }
 }
 
-fn leave(hints: &mut VecDeque<String>, away: v1::GoAway) -> Error {
-    *hints = away.endpoints.into_iter().take(MAX_HINTS).collect();
+fn leave(hints: &mut VecDeque<String>, away: v1::GoAway, inner: &Inner) -> Error {
+    let usable = |address: &String| connection::endpoint(address, &inner.options).is_ok();
+    *hints = away.endpoints.into_iter().filter(usable).take(MAX_HINTS).collect();
     Error::unavailable(format!("server is draining: {}", away.reason))
 }
