@@ -41,8 +41,8 @@ enum State {
 }
 
 /// A rank's batches, every step exactly once and in order, over reconnects and server restarts. Ends with `None` after
-/// the job's last step, or after one error. Dropping it closes its connection; so does nothing else: a stream that is
-/// not polled holds what HTTP/2 windows allow and no more.
+/// the job's last step, or after one error. Dropping it closes its connection. While it is not polled it holds what the
+/// HTTP/2 windows allow and no more.
 pub struct BatchStream {
     state: State,
     stats: StreamStats,

@@ -104,53 +104,56 @@ impl Parser {
                     None
                 }
                 At::Tag if self.scope() == 0 && self.varint.1 == 0 => self.close_scope(),
-                At::Tag => {
-                    let Some(tag) = self.varint(input)? else { return Ok(None) };
-                    self.tag(tag)?
-                }
-                At::Value(field) => {
+                At::Tag | At::Value(_) | At::Length(_) => {
                     let Some(value) = self.varint(input)? else { return Ok(None) };
-                    self.value(field, value)?;
+                    self.number(value)?;
                     None
                 }
-                At::Length(field) => {
-                    let Some(length) = self.varint(input)? else { return Ok(None) };
-                    self.length(field, length)?
-                }
-                At::Skip(0) => {
+                At::Skip(0) | At::Data(0) => {
                     self.at = At::Tag;
                     None
                 }
-                At::Skip(left) => {
-                    let Some(bytes) = self.take(input, left) else { return Ok(None) };
-                    self.at = At::Skip(left - bytes.len());
-                    None
-                }
-                At::Collect(field, left) => {
-                    if left > 0 {
-                        let Some(bytes) = self.take(input, left) else { return Ok(None) };
-                        self.collected.extend_from_slice(&bytes);
-                        self.at = At::Collect(field, left - bytes.len());
-                        None
-                    } else {
-                        self.at = At::Tag;
-                        Some(Event::Part(self.part(field)?))
-                    }
-                }
-                At::Data(0) => {
+                At::Collect(field, 0) => {
                     self.at = At::Tag;
-                    None
+                    Some(Event::Part(self.part(field)?))
                 }
-                At::Data(left) => {
+                At::Skip(left) | At::Data(left) | At::Collect(_, left) => {
                     let Some(bytes) = self.take(input, left) else { return Ok(None) };
-                    self.at = At::Data(left - bytes.len());
-                    self.data(bytes)?
+                    self.bytes(bytes, left)?
                 }
             };
             if event.is_some() {
                 return Ok(event);
             }
         }
+    }
+
+    /// A varint was read where one was wanted.
+    fn number(&mut self, value: u64) -> Result<()> {
+        match self.at {
+            At::Tag => self.tag(value),
+            At::Value(field) => self.value(field, value),
+            At::Length(field) => self.length(field, value),
+            At::Prefix | At::Skip(_) | At::Collect(..) | At::Data(_) => Err("no varint was wanted".into()),
+        }
+    }
+
+    /// Some of the `left` bytes of a field were read.
+    fn bytes(&mut self, bytes: Bytes, left: usize) -> Result<Option<Event>> {
+        let left = left - bytes.len();
+        match self.at {
+            At::Skip(_) => self.at = At::Skip(left),
+            At::Collect(field, _) => {
+                self.collected.extend_from_slice(&bytes);
+                self.at = At::Collect(field, left);
+            }
+            At::Data(_) => {
+                self.at = At::Data(left);
+                return self.data(bytes);
+            }
+            At::Prefix | At::Tag | At::Value(_) | At::Length(_) => return Err("no bytes were wanted".into()),
+        }
+        Ok(None)
     }
 
     /// Unread bytes of the innermost message.
@@ -236,7 +239,7 @@ impl Parser {
         Some(Event::Data { tensor: self.tensor, offset: self.offset, data })
     }
 
-    fn tag(&mut self, tag: u64) -> Result<Option<Event>> {
+    fn tag(&mut self, tag: u64) -> Result<()> {
         let (field, wire) = (tag >> 3, tag & 7);
         if field == 0 || tag > u64::from(u32::MAX) {
             return Err(format!("field tag {tag} is not legal"));
@@ -251,12 +254,12 @@ impl Parser {
         let expected = match (self.chunk_left.is_some(), field) {
             (true, 1 | 2) => 0,
             (true, 3) | (false, HEADER..=END_OF_JOB) => 2,
-            _ => return Ok(None),
+            _ => return Ok(()),
         };
         if wire != expected {
             return Err(format!("field {field} has wire type {wire}, expected {expected}"));
         }
-        Ok(None)
+        Ok(())
     }
 
     fn skip(&self, n: usize) -> Result<At> {
@@ -282,7 +285,7 @@ impl Parser {
         Ok(())
     }
 
-    fn length(&mut self, field: u64, length: u64) -> Result<Option<Event>> {
+    fn length(&mut self, field: u64, length: u64) -> Result<()> {
         let length = self.fits(length)?;
         self.at = match (self.chunk_left.is_some(), field) {
             (true, 3) => self.open_data(length)?,
@@ -300,7 +303,7 @@ impl Parser {
             }
             _ => At::Skip(length),
         };
-        Ok(None)
+        Ok(())
     }
 
     fn open_chunk(&mut self, length: usize) {

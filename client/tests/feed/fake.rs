@@ -17,8 +17,12 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpListener, net::UnixListener, sync::mpsc};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::{Request, Response, Status, transport::Server, transport::server::Router};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{
+    Request, Response, Status,
+    transport::Server,
+    transport::server::{Router, TcpIncoming},
+};
 
 pub const JOB: &str = "vit";
 
@@ -87,7 +91,9 @@ impl Fake {
     pub async fn tcp(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("bound"));
-        tokio::spawn(self.router().serve_with_incoming(TcpListenerStream::new(listener)));
+        // Else Nagle's algorithm waits for delayed acknowledgements, 40 ms each, when windows are small.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        tokio::spawn(self.router().serve_with_incoming(incoming));
         address
     }
 

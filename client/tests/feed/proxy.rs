@@ -17,6 +17,9 @@ pub async fn start(target: &str, budgets: &[u64]) -> String {
         while let Ok((client, _)) = listener.accept().await {
             let budget = budgets.lock().expect("no panic while locked").pop_front();
             let server = TcpStream::connect(&target).await.expect("the fake listens");
+            for socket in [&client, &server] {
+                socket.set_nodelay(true).expect("a TCP socket");
+            }
             tokio::spawn(relay(client, server, budget.unwrap_or(u64::MAX)));
         }
     });
