@@ -73,7 +73,7 @@ fn run_at(level: Level, row: &Row, clean: &[u8], format: &Format, scratch: &mut 
         Dtype::F32 => floats(level, row, block, format, scratch, out, Level::store_f32),
         Dtype::F16 => floats(level, row, block, format, scratch, out, Level::store_f16),
         Dtype::Bf16 => floats(level, row, block, format, scratch, out, Level::store_bf16),
-        Dtype::I32 | Dtype::I64 | Dtype::U16 | Dtype::U32 | Dtype::U64 => {
+        Dtype::F64 | Dtype::I32 | Dtype::I64 | Dtype::U16 | Dtype::U32 | Dtype::U64 => {
             panic!("pictures are u8, f16, bf16 or f32, not {:?}", format.dtype)
         }
     }
