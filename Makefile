@@ -50,9 +50,9 @@ test-rust:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# The same profile and features as `cargo test --workspace`, so that no dependency is compiled twice.
+# `--tests` for the features of `cargo test --workspace`: nothing is compiled twice.
 test-stock: $(VENV)/ready
-	cargo build --workspace --bins
+	cargo build --workspace --bins --tests
 	$(VENV)/bin/python -m pytest $(STOCK)
 
 $(VENV)/ready: $(STOCK)/requirements.txt

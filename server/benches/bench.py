@@ -6,11 +6,13 @@ processes on all cores, and its runs alternate with those of the peers, so that 
 them; figures are medians over the rounds.
 
   wire_vs_tcp, wire_vs_tonic        a batch over loopback, against plain TCP and tonic's codec (wire.rs)
+  wire_gb_per_s                     the same in GB/s
   mixup_vs_memcpy, cutmix_vs_memcpy mixing against copying the bytes it moves (exec.rs)
   images_vs_PEER                    JPEG files to mixed batches of 256 x 3 x 224 x 224, samples/s (image_loaders.py)
   images_vs_decode                  the same against decoding alone, one bare decoder a core (decode.rs)
+  seek_ms                           a process just started: the position of every slot of step 10,000,000 (seek.rs)
   first_batch_ms                    a server just started: from OpenJob to the first batch of 256
-  seek_ms                           a server just started: from OpenJob to the one row of step 10,000,000
+  first_batch_far_ms                the same at step 10,000,000
   rss_growth_mib                    resident memory of the server: growth over the later three quarters of its batches
   rss_stalled_mib                   resident memory while a client has stopped reading
 """
@@ -73,11 +75,11 @@ def json_lines(text):
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def finished(program):
-    """A group of benches whose program prints their lines itself."""
+def finished(program, *needs):
+    """A group of benches whose program prints their lines itself; `needs` make its arguments."""
 
     def run(wanted, _):
-        (text,) = cargo(program)
+        (text,) = cargo(program, *(need() for need in needs))
         found = {line["bench"]: line for line in json_lines(text) if "bench" in line}
         for bench in wanted:
             yield found.get(bench, {"bench": bench, "skipped": f"{program}.rs printed no such line"})
@@ -145,13 +147,12 @@ def images(wanted, options):
 
 def latency(wanted, options):
     """Each run has a server of its own."""
-    jobs = {"first_batch_ms": ("images", 0), "seek_ms": ("row", FAR)}
+    steps = {"first_batch_ms": 0, "first_batch_far_ms": FAR}
     for bench in wanted:
-        job, step = jobs[bench]
         times = []
         for _ in range(options.rounds):
             with Server(PROGRAM, pictures()) as server:
-                times.append(server.pull(job, 1, from_step=step)["first_batch_ms"])
+                times.append(server.pull("images", 1, from_step=steps[bench])["first_batch_ms"])
         yield {"bench": bench, "value": round(median(times), 1), "unit": "ms", "rounds": options.rounds}
 
 
@@ -175,9 +176,10 @@ def memory(wanted, options):
 # Functions with the benches that they run.
 GROUPS = [
     (finished("exec"), ["mixup_vs_memcpy", "cutmix_vs_memcpy"]),
-    (finished("wire"), ["wire_vs_tcp", "wire_vs_tonic"]),
+    (finished("wire"), ["wire_vs_tcp", "wire_vs_tonic", "wire_gb_per_s"]),
     (images, ["images_vs_torchvision", "images_vs_dali", "images_vs_tfdata", "images_vs_decode"]),
-    (latency, ["first_batch_ms", "seek_ms"]),
+    (finished("seek", pictures), ["seek_ms"]),
+    (latency, ["first_batch_ms", "first_batch_far_ms"]),
     (memory, ["rss_growth_mib", "rss_stalled_mib"]),
 ]
 NAMES = [name for _, names in GROUPS for name in names]

@@ -24,12 +24,6 @@ groups = [{{ group = "photos" }}]
 image = {{ height = 224, width = 224, random_resized_crop = {{}}, horizontal_flip = 0.5 }}
 mix = {{ policies = [{{ name = "mixup" }}, {{ name = "cutmix" }}] }}
 output = {{ dtype = "u8", layout = "nchw" }}
-
-[jobs.row]
-seed = 1
-global_batch = 1
-groups = [{{ group = "photos" }}]
-image = {{ height = 224, width = 224, random_resized_crop = {{}} }}
 """
 SECONDS_TO_START = 60
 
