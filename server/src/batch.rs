@@ -22,6 +22,7 @@ pub enum Dtype {
     F16,
     Bf16,
     F32,
+    F64,
     I32,
     I64,
     U32,
@@ -36,7 +37,7 @@ impl Dtype {
             Dtype::U8 => 1,
             Dtype::F16 | Dtype::Bf16 | Dtype::U16 => 2,
             Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
-            Dtype::I64 | Dtype::U64 => 8,
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
         }
     }
 }
@@ -157,19 +158,6 @@ impl Turn {
     pub fn mirrored(self, left_right: bool, top_bottom: bool) -> Turn {
         Turn { mirror_x: self.mirror_x ^ left_right, mirror_y: self.mirror_y ^ top_bottom, ..self }
     }
-}
-
-/// A finished tensor: row-major bytes in one or more pieces that are sent as they are.
-#[derive(Clone, Debug)]
-pub struct Tensor {
-    /// Name on the wire.
-    pub name: &'static str,
-    /// Element type.
-    pub dtype: Dtype,
-    /// Shape, outermost axis first.
-    pub shape: Vec<u64>,
-    /// The bytes in order.
-    pub pieces: Vec<Piece>,
 }
 
 /// Consecutive bytes of a tensor with their checksum.

@@ -1,11 +1,116 @@
 //! mixfeed: serves mixed, augmented training batches over gRPC.
+//!
+//! ```text
+//! record       slots of a step    block             rows                    frames     parts
+//! source  ->   mixture        ->  assemble      ->  decode, plan, exec  ->  wire   ->  stream -> service -> client
+//!  1 READ       3 CHOOSE           4 BATCH           2, 5, 6                 7 ENCODE   8 STREAM
+//! ```
+//! The batch sequence is a pure function of (job, step): [`job`] fixes the spec, [`mixture`] says which record stands
+//! at which slot, [`plan`] draws what happens to it, [`exec`] obeys. Nothing depends on threads, ranks or restarts.
 
+pub mod assemble;
 pub mod batch;
+pub mod cli;
+pub mod config;
 pub mod decode;
 pub mod exec;
+pub mod http;
 pub mod job;
+pub mod metrics;
 pub mod mixture;
 pub mod picture;
 pub mod plan;
 pub mod rng;
+pub mod service;
+pub mod shutdown;
 pub mod source;
+pub mod stream;
+pub mod wire;
+
+use assemble::Assembler;
+use metrics_exporter_prometheus::PrometheusHandle;
+use service::{Listener, Shared, StreamLimits};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+/// Sources by name.
+pub type Sources = BTreeMap<String, Arc<dyn source::Source>>;
+
+/// A server that could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port or socket that cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] io::Error),
+    /// No threads.
+    #[error("cannot start CPU threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// A job of the config that cannot be opened.
+    #[error("job `{name}`: {error}")]
+    Job {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: job::JobError,
+    },
+}
+
+/// A server at work.
+#[derive(Debug)]
+pub struct Running {
+    /// What clients dial.
+    pub endpoints: Vec<String>,
+    /// Where metrics are, when they are on.
+    pub http: Option<String>,
+    /// What its calls share.
+    pub shared: Arc<Shared>,
+    done: JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits until it has stopped.
+    pub async fn wait(self) {
+        if let Err(lost) = self.done.await {
+            tracing::error!(%lost, "the server's task failed");
+        }
+    }
+}
+
+/// Starts a server: binds everything, opens the configured jobs, serves until `stop` turns true.
+///
+/// # Errors
+/// [`StartError`]; nothing is served then.
+pub async fn start(
+    settings: &config::Server,
+    sources: Sources,
+    jobs: BTreeMap<String, mixfeed_proto::JobSpec>,
+    metrics: Option<PrometheusHandle>,
+    stop: watch::Receiver<bool>,
+) -> Result<Running, StartError> {
+    let mut listeners = Vec::new();
+    for address in &settings.listen {
+        listeners.push(Listener::bind(address).await?);
+    }
+    let endpoints = listeners.iter().map(Listener::endpoint).collect();
+    let shared = Arc::new(Shared {
+        jobs: job::Jobs::new(sources, settings.max_jobs),
+        assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0)?,
+        memory: stream::Memory::new(settings.memory.0),
+        limits: StreamLimits { prefetch: settings.prefetch.0, max_prefetch: settings.max_prefetch.0 },
+        draining: stop.clone(),
+    });
+    for (name, spec) in jobs {
+        shared.jobs.open(&name, Some(spec), &[]).map_err(|error| StartError::Job { name, error })?;
+    }
+    let mut http = None;
+    if let Some(metrics) = metrics.filter(|_| !settings.http.is_empty()) {
+        let name =
+            |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on `{}`: {e}", settings.http));
+        let listener = TcpListener::bind(&settings.http).await.map_err(name)?;
+        http = Some(format!("http://{}", listener.local_addr()?));
+        tokio::spawn(http::serve(listener, metrics, stop.clone()));
+    }
+    let drain = Duration::from_secs(settings.drain_timeout);
+    let done = tokio::spawn(service::serve(shared.clone(), listeners, settings.reflection, stop, drain));
+    Ok(Running { endpoints, http, shared, done })
+}

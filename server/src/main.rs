@@ -1,1 +1,7 @@
-fn main() {}
+//! The `mixfeed` program: see [`mixfeed_server::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mixfeed_server::cli::main()
+}

@@ -1,7 +1,9 @@
 //! A job: everything that a batch is a function of, resolved once from its spec and the sources' indexes.
 
+mod registry;
 mod resolve;
 
+pub use registry::Jobs;
 pub use resolve::{MAX_BATCH, Violation, resolve};
 
 use crate::batch::{Raster, SampleId};
@@ -294,9 +296,27 @@ impl Feed {
         (1..=blocks).filter(|r| blocks.is_multiple_of(*r)).map(|r| r as u32).collect()
     }
 
+    /// Encoded size of a record in bytes, as indexed.
+    pub fn size(&self, id: SampleId) -> u64 {
+        let group = &self.groups[id.group as usize];
+        group.source.index().records[group.record(id.index) as usize].size
+    }
+
+    /// Group and name of a record, for people.
+    pub fn record_name(&self, id: SampleId) -> String {
+        let group = &self.groups[id.group as usize];
+        format!("{}: {}", group.name, group.source.index().records[group.record(id.index) as usize].name)
+    }
+
     /// Output rows of a block of `slots`.
     pub fn rows_of(&self, slots: usize) -> usize {
         self.mix.rows_of(slots)
+    }
+
+    /// Output rows of `slots` consecutive slots that begin with a block.
+    pub fn rows_of_slots(&self, slots: u64) -> u64 {
+        let block = |first: u64| self.rows_of(self.mix_block.min(slots - first) as usize) as u64;
+        (0..slots).step_by(self.mix_block as usize).map(block).sum()
     }
 
     /// Bytes of one output image.

@@ -18,6 +18,8 @@ use tokio::sync::watch;
 pub const MAX_BATCH: u32 = 65_536;
 /// Largest side of an output image.
 const MAX_SIDE: u32 = 8_192;
+/// Dense labels of one step in bytes: they are collected before they are sent.
+const MAX_DENSE_BYTES: u64 = 64 << 20;
 /// Slots of a pairing block when the spec says nothing: small enough to slice over many ranks.
 const MIX_BLOCK: u32 = 32;
 
@@ -104,6 +106,10 @@ pub fn resolve(
     check.ensure(!dense || !classes.is_empty(), "output.labels", || {
         "is dense, but no group has classes".into()
     });
+    let dense_bytes = u64::from(batch) * classes.len() as u64 * 4;
+    check.ensure(!dense || dense_bytes <= MAX_DENSE_BYTES, "output.labels", || {
+        format!("is dense: a step's labels would take {dense_bytes} bytes, want at most {MAX_DENSE_BYTES}; use pair")
+    });
     let (mix, smoothing) = mix(&mut check, &mut spec);
     let limits = limits(&mut check, &mut spec);
     let max_bad = *spec.max_bad_fraction.get_or_insert(0.01);
@@ -139,7 +145,8 @@ pub fn resolve(
 /// See [`Job::eval`].
 pub(super) fn eval(job: &Job, group: &str, batch: u32, pad: bool) -> Result<Feed, JobError> {
     let feed = &job.feed;
-    let wanted = |name: &str| name == group || name.split_once('/').is_some_and(|(source, _)| source == group);
+    let wanted =
+        |name: &str| name == group || name.split_once('/').is_some_and(|(source, _)| source == group);
     let chosen: Vec<u32> =
         (0..feed.groups.len() as u32).filter(|&g| wanted(&feed.groups[g as usize].name)).collect();
     if chosen.is_empty() {
@@ -157,7 +164,8 @@ pub(super) fn eval(job: &Job, group: &str, batch: u32, pad: bool) -> Result<Feed
         classes: g.classes.clone(),
         ..*g
     };
-    let none = MixRule { members: Vec::new(), granularity: Granularity::Elem, clean: 0.0, ..feed.mix.clone() };
+    let none =
+        MixRule { members: Vec::new(), granularity: Granularity::Elem, clean: 0.0, ..feed.mix.clone() };
     Ok(Feed {
         groups: feed.groups.iter().map(copy).collect(),
         classes: feed.classes.clone(),
@@ -204,8 +212,9 @@ fn groups(
             known: sources.keys().cloned().collect::<Vec<_>>().join(", "),
         })?;
         let index = source.index();
-        let chosen: Vec<usize> =
-            (0..index.groups.len()).filter(|&g| group_name.is_none_or(|n| index.groups[g].name == n)).collect();
+        let chosen: Vec<usize> = (0..index.groups.len())
+            .filter(|&g| group_name.is_none_or(|n| index.groups[g].name == n))
+            .collect();
         if chosen.is_empty() {
             let known = index.groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(JobError::Unknown { what: "group", name: entry.group.clone(), known });
@@ -224,7 +233,11 @@ fn groups(
             });
             let share = group.records.len() as f64 / total.max(1) as f64;
             raw.push(entry.weight.map_or(group.records.len() as f64, |w| w * share));
-            expanded.push(v1::GroupSpec { group: name.clone(), weight: raw.last().copied(), ..entry.clone() });
+            expanded.push(v1::GroupSpec {
+                group: name.clone(),
+                weight: raw.last().copied(),
+                ..entry.clone()
+            });
             let classes = map.clone();
             out.push(JobGroup { name, source: source.clone(), group: g, classes, weight: 0 });
         }
@@ -380,10 +393,9 @@ fn output_rule(
 }
 
 fn normalize(check: &mut Check, given: &v1::Normalize, dtype: Dtype) -> Option<([f32; 3], [f32; 3])> {
-    check.ensure(dtype != Dtype::U8, "image.normalize", || {
-        "needs a float dtype, output.dtype is u8".into()
-    });
-    let three = |values: &[f64]| <[f64; 3]>::try_from(values).ok().filter(|v| v.iter().all(|x| x.is_finite()));
+    check.ensure(dtype != Dtype::U8, "image.normalize", || "needs a float dtype, output.dtype is u8".into());
+    let three =
+        |values: &[f64]| <[f64; 3]>::try_from(values).ok().filter(|v| v.iter().all(|x| x.is_finite()));
     let (mean, std) = (three(&given.mean), three(&given.std).filter(|s| s.iter().all(|x| *x as f32 > 0.0)));
     check.ensure(mean.is_some(), "image.normalize.mean", || "want three finite numbers".into());
     check.ensure(std.is_some(), "image.normalize.std", || "want three finite numbers above 0".into());

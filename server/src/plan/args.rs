@@ -115,10 +115,9 @@ impl Args {
             let numbers = policy.params().iter().map(|p| p.name);
             numbers.chain(policy.choices().iter().map(|c| c.name)).collect::<Vec<_>>().join(", ")
         };
-        for key in numbers.keys().filter(|k| !policy.params().iter().any(|p| p.name == **k)) {
-            return Err(ArgError::Unknown { policy: name, name: key.clone(), known: known() });
-        }
-        for key in words.keys().filter(|k| !policy.choices().iter().any(|c| c.name == **k)) {
+        let number = numbers.keys().find(|k| !policy.params().iter().any(|p| p.name == **k));
+        let word = words.keys().find(|k| !policy.choices().iter().any(|c| c.name == **k));
+        if let Some(key) = number.or(word) {
             return Err(ArgError::Unknown { policy: name, name: key.clone(), known: known() });
         }
         let mut args = Args { numbers: Vec::new(), words: Vec::new() };
@@ -171,5 +170,50 @@ impl Args {
     /// Every choice with its value, in declaration order.
     pub fn words(&self) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
         self.words.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::image::by_name;
+
+    fn resolve(numbers: &[(&str, f64)], words: &[(&str, &str)]) -> Result<Args, ArgError> {
+        let numbers = numbers.iter().map(|(n, v)| (n.to_string(), *v)).collect();
+        let words = words.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        Args::resolve(by_name("resizemix").expect("registered"), &numbers, &words)
+    }
+
+    #[test]
+    fn given_values_replace_defaults() {
+        let args = resolve(&[("tau_min", 0.2)], &[("interp", "area")]).expect("legal");
+        assert_eq!((args.number("tau_min"), args.number("tau_max")), (0.2, 0.8));
+        assert_eq!((args.word("interp"), args.word("law")), ("area", "uniform"));
+    }
+
+    #[test]
+    fn misfits_are_named_with_what_is_legal() {
+        let said = |r: Result<Args, ArgError>| r.expect_err("a misfit").to_string();
+        let unknown = said(resolve(&[("tau", 0.2)], &[]));
+        assert_eq!(
+            unknown,
+            "policy `resizemix` has no parameter `tau`, want one of alpha, tau_min, tau_max, interp, law, lam_from"
+        );
+        assert!(
+            said(resolve(&[], &[("alpha", "1")])).contains("no parameter `alpha`"),
+            "a number is no word"
+        );
+        for bad in [1.5, -0.1, f64::NAN, f64::INFINITY] {
+            let error = resolve(&[("tau_max", bad)], &[]).expect_err("out of range");
+            assert!(matches!(error, ArgError::Range { name: "tau_max", min: 0.0, max: 1.0, .. }), "{error}");
+        }
+        assert_eq!(
+            said(resolve(&[("tau_min", 0.9)], &[])),
+            "parameters of policy `resizemix`: `tau_min` is above `tau_max`"
+        );
+        assert_eq!(
+            said(resolve(&[], &[("interp", "cubic")])),
+            "option `interp` of policy `resizemix` is `cubic`, want one of bilinear, nearest, area"
+        );
     }
 }

@@ -1,28 +1,42 @@
 //! The plan of one pairing block: who meets whom, which policy, with which draws.
+//!
+//! Granularities are timm's: a `batch` shares one draw per step, a `pair` one per two rows that are each other's
+//! partner, `elem` draws per row, `half` does so for the first half of the block and returns only that. A row that is
+//! its own partner (the middle of a flipped odd block, a fixed point of a permutation, a block of one) is returned as
+//! it is with weight 1: odd and single-row blocks are never an error.
 
 use super::{Args, Draws, Mix, Plan, PlanInput, Policy, Row, fields};
 use crate::batch::flags;
-use crate::rng::{Draw, Stream};
+use crate::rng::{Draw, Rng, Stream};
 
 /// Unit that shares one draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Granularity {
+    /// The step.
     Batch,
+    /// Two rows that are each other's partner; a row whose partner has another one draws alone.
     Pair,
+    /// The row.
     Elem,
+    /// The row; only the first half of the block is returned, the middle row of an odd block included. With
+    /// [`Pairing::Flip`] each is mixed with a row of the other half.
     Half,
 }
 
-/// Partner of a row in its block.
+/// Partner of row `i` in its block of `n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Pairing {
+    /// `n - 1 - i`.
     Flip,
+    /// `i - 1 mod n`.
     Roll1,
+    /// A uniform permutation, fixed points included.
     Perm,
+    /// A uniform permutation without fixed points; a single row stays alone.
     Derange,
+    /// A uniform other row of the same class. A row without class (negative label) has none.
     SameClass,
+    /// A uniform row of another class. A row without class can't be told from any and takes no part.
     DifferentClass,
 }
 
@@ -108,62 +122,84 @@ pub struct Place<'a> {
     pub size: (u32, u32),
 }
 
-/// Plans the block whose rows have `labels`.
+/// Plans the block whose rows have `labels`, negative for rows without class.
 pub fn block(rule: &MixRule, place: &Place<'_>, labels: &[i32]) -> Plan {
-    let n = labels.len();
-    let out = rule.rows_of(n);
-    let partners = partners(rule, place, labels);
+    let out = rule.rows_of(labels.len());
+    let partners = partners(rule.pairing, place, labels);
     let clean = clean_rows(rule, place, out);
     let gate = rule.gate_at(place.epoch);
     let rows = (0..out).map(|i| {
-        let partner = partners[i];
-        let plain = Row {
-            base: i as u32,
-            partner: i as u32,
-            ops: Vec::new(),
-            policy: None,
-            sampled: 1.0,
-            own: 1.0,
-            flags: flags::IDENTITY,
-        };
-        let Some(partner) = partner else {
-            return Row { flags: flags::IDENTITY | flags::NO_PARTNER, ..plain };
-        };
+        let Some(partner) = partners[i] else { return plain(i, flags::NO_PARTNER) };
         if rule.members.is_empty() || clean[i] {
-            return plain;
+            return plain(i, 0);
         }
-        let draws = draws(rule, place, i, partner);
+        let mutual = partners[partner] == Some(i);
+        let draws = draws(rule, place, i, if mutual { partner } else { i });
         if !draws.unit(Draw::Gate).chance(gate) {
-            return plain;
+            return plain(i, 0);
         }
-        let chosen = choose(rule, place, &draws);
-        let member = &rule.members[chosen];
-        let (height, width) = place.size;
-        let input = PlanInput { height, width, partner: partner as u32, fields: place.fields };
-        let Mix { ops, sampled, own } = member.policy.draw(&input, &member.args, &draws);
-        let mut seen = 0;
-        if partner == i {
-            seen |= flags::SELF_PAIR;
-        }
-        if labels[partner] == labels[i] {
-            seen |= flags::SAME_CLASS;
-        }
-        if ops.is_empty() || partner == i {
-            seen |= flags::IDENTITY;
-        }
-        // A row mixed with itself is itself; running the ops would only add rounding.
-        let ops = if partner == i { Vec::new() } else { ops };
-        Row { partner: partner as u32, ops, policy: Some(chosen as u32), sampled, own, flags: seen, ..plain }
+        mixed(rule, place, &draws, labels, i, partner)
     });
     Plan { rows: rows.collect() }
 }
 
+/// Row `i` as it is.
+fn plain(i: usize, why: u32) -> Row {
+    Row {
+        base: i as u32,
+        partner: i as u32,
+        ops: Vec::new(),
+        policy: None,
+        sampled: 1.0,
+        own: 1.0,
+        flags: flags::IDENTITY | why,
+    }
+}
+
+/// Row `i` mixed with `partner` by the policy that the draws choose.
+fn mixed(
+    rule: &MixRule,
+    place: &Place<'_>,
+    draws: &Draws<'_>,
+    labels: &[i32],
+    i: usize,
+    partner: usize,
+) -> Row {
+    let chosen = choose(rule, place, draws);
+    let member = &rule.members[chosen];
+    let (height, width) = place.size;
+    let input = PlanInput { height, width, partner: partner as u32, fields: place.fields };
+    let mut mix = member.policy.draw(&input, &member.args, draws);
+    if partner == i {
+        // A row mixed with itself is itself; running the ops would only add rounding.
+        mix = Mix { sampled: mix.sampled, ..Mix::copy() };
+    }
+    let mut seen = 0;
+    for (holds, flag) in [
+        (partner == i, flags::SELF_PAIR),
+        (labels[i] >= 0 && labels[partner] == labels[i], flags::SAME_CLASS),
+        (mix.ops.is_empty(), flags::IDENTITY),
+    ] {
+        seen |= if holds { flag } else { 0 };
+    }
+    let Mix { ops, sampled, own } = mix;
+    Row {
+        base: i as u32,
+        partner: partner as u32,
+        ops,
+        policy: Some(chosen as u32),
+        sampled,
+        own,
+        flags: seen,
+    }
+}
+
 /// Addresses of row `i`'s draws: a step has one batch unit, a pair is addressed by its lower row.
-fn draws<'a>(rule: &MixRule, place: &Place<'a>, i: usize, partner: usize) -> Draws<'a> {
+fn draws<'a>(rule: &MixRule, place: &Place<'a>, i: usize, other: usize) -> Draws<'a> {
     let row = place.slot + i as u64;
     let unit = match rule.granularity {
         Granularity::Batch => 0,
-        Granularity::Pair => place.slot + i.min(partner) as u64,
+        Granularity::Pair => place.slot + i.min(other) as u64,
         Granularity::Elem | Granularity::Half => row,
     };
     Draws::new(place.stream, place.step, unit, row)
@@ -185,7 +221,8 @@ fn choose(rule: &MixRule, place: &Place<'_>, draws: &Draws<'_>) -> usize {
     rule.members.iter().rposition(|m| m.share > 0.0).unwrap_or(0)
 }
 
-/// Exactly `clean * n` rows of a block stay clean, the fraction by a draw.
+/// `clean * n` rows of a block stay clean, the fraction of a row by a draw. Rows are clean one by one at every
+/// granularity: their partner is mixed with them all the same.
 fn clean_rows(rule: &MixRule, place: &Place<'_>, n: usize) -> Vec<bool> {
     let mut clean = vec![false; n];
     if rule.clean > 0.0 {
@@ -197,35 +234,64 @@ fn clean_rows(rule: &MixRule, place: &Place<'_>, n: usize) -> Vec<bool> {
 }
 
 /// Partner of every row; `None` where a class-restricted pairing finds none.
-fn partners(rule: &MixRule, place: &Place<'_>, labels: &[i32]) -> Vec<Option<usize>> {
+fn partners(pairing: Pairing, place: &Place<'_>, labels: &[i32]) -> Vec<Option<usize>> {
     let n = labels.len();
     let mut rng = place.stream.at(Draw::Pairing, place.step, place.slot);
-    match rule.pairing {
+    let all = |order: Vec<u32>| order.into_iter().map(|p| Some(p as usize)).collect();
+    match pairing {
         Pairing::Flip => (0..n).map(|i| Some(n - 1 - i)).collect(),
         Pairing::Roll1 => (0..n).map(|i| Some((i + n - 1) % n)).collect(),
-        Pairing::Perm => rng.permutation(n).into_iter().map(|p| Some(p as usize)).collect(),
-        Pairing::Derange => loop {
-            let order = rng.permutation(n);
-            // Rejection keeps derangements uniform; one in e permutations is one.
-            if n < 2 || order.iter().enumerate().all(|(i, p)| i != *p as usize) {
-                return order.into_iter().map(|p| Some(p as usize)).collect();
-            }
-        },
-        Pairing::SameClass => pick(labels, &mut rng, |i, j| labels[i] == labels[j]),
-        Pairing::DifferentClass => pick(labels, &mut rng, |i, j| labels[i] != labels[j]),
+        Pairing::Perm => all(rng.permutation(n)),
+        Pairing::Derange => all(derangement(n, &mut rng)),
+        Pairing::SameClass => by_class(labels, &mut rng, true),
+        Pairing::DifferentClass => by_class(labels, &mut rng, false),
     }
 }
 
-fn pick(
-    labels: &[i32],
-    rng: &mut crate::rng::Rng,
-    fits: impl Fn(usize, usize) -> bool,
-) -> Vec<Option<usize>> {
-    let n = labels.len();
-    let choose = |i: usize| {
-        let legal: Vec<usize> = (0..n).filter(|&j| j != i && fits(i, j)).collect();
-        let at = rng.below(legal.len() as u64) as usize;
-        legal.get(at).copied()
-    };
-    (0..n).map(choose).collect()
+/// Uniform among the permutations of `0..n` without fixed points; the identity for n < 2.
+fn derangement(n: usize, rng: &mut Rng) -> Vec<u32> {
+    let identity: Vec<u32> = (0..n as u32).collect();
+    // Rejection keeps derangements uniform; one permutation in e is one.
+    loop {
+        let mut order = identity.clone();
+        if n < 2 || shuffle_unfixed(&mut order, rng) {
+            return order;
+        }
+    }
 }
+
+/// Fisher-Yates on the identity that gives up at the first fixed point. It settles positions from the end, so failures
+/// are seen early.
+fn shuffle_unfixed(order: &mut [u32], rng: &mut Rng) -> bool {
+    let mut settled = (1..order.len()).rev().map(|i| {
+        order.swap(i, rng.below(i as u64 + 1) as usize);
+        order[i] != i as u32
+    });
+    settled.all(|moved| moved) && order[0] != 0
+}
+
+/// A uniform partner of the same class, or of another one, for every row that has a class.
+fn by_class(labels: &[i32], rng: &mut Rng, same: bool) -> Vec<Option<usize>> {
+    // Rows sorted by class: a class is one run, and both choices are one number.
+    let mut order: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] >= 0).collect();
+    order.sort_by_key(|&i| labels[i]);
+    let mut partners = vec![None; labels.len()];
+    let mut start = 0;
+    for run in order.chunk_by(|&a, &b| labels[a] == labels[b]) {
+        let others = if same { run.len() - 1 } else { order.len() - run.len() };
+        for (at, &i) in run.iter().enumerate().filter(|_| others > 0) {
+            let draw = rng.below(others as u64) as usize;
+            // Step over the row itself, or over its whole class.
+            let chosen = match same {
+                true => start + draw + usize::from(draw >= at),
+                false => draw + if draw >= start { run.len() } else { 0 },
+            };
+            partners[i] = Some(order[chosen]);
+        }
+        start += run.len();
+    }
+    partners
+}
+
+#[cfg(test)]
+mod tests;

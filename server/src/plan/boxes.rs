@@ -62,21 +62,23 @@ mod tests {
 
     #[test]
     fn golden_boxes() {
-        fn check(h: u32, w: u32, lambda: f64, cy: u32, cx: u32, rule: BoxRule, want: [u32; 4], own: f64) {
-            let r = centred(h, w, (1.0 - lambda).sqrt(), cy, cx, rule);
-            assert_eq!([r.y0, r.y1, r.x0, r.x1], want, "{h}x{w} lambda {lambda} {rule:?}");
-            assert!((share_outside(h, w, r) - own).abs() < 1e-7);
-        }
         use BoxRule::{ClassicEven, FullOdd};
-        check(224, 224, 0.3, 10, 200, ClassicEven, [0, 103, 107, 224], 0.759_825_4);
-        check(224, 224, 0.3, 10, 200, FullOdd, [0, 104, 107, 224], 0.757_493_6);
-        check(224, 224, 0.3, 112, 112, ClassicEven, [19, 205, 19, 205], 0.310_507_0);
-        check(224, 224, 0.3, 112, 112, FullOdd, [19, 206, 19, 206], 0.303_073_2);
+        let check =
+            |(h, w): (u32, u32), lambda: f64, (cy, cx): (u32, u32), rule, want: [u32; 4], own: f64| {
+                let r = centred(h, w, (1.0 - lambda).sqrt(), cy, cx, rule);
+                assert_eq!([r.y0, r.y1, r.x0, r.x1], want, "{h}x{w} lambda {lambda} {rule:?}");
+                assert!((share_outside(h, w, r) - own).abs() < 1e-7);
+            };
+        let square = (224, 224);
+        check(square, 0.3, (10, 200), ClassicEven, [0, 103, 107, 224], 0.759_825_4);
+        check(square, 0.3, (10, 200), FullOdd, [0, 104, 107, 224], 0.757_493_6);
+        check(square, 0.3, (112, 112), ClassicEven, [19, 205, 19, 205], 0.310_507_0);
+        check(square, 0.3, (112, 112), FullOdd, [19, 206, 19, 206], 0.303_073_2);
         for rule in [ClassicEven, FullOdd] {
-            check(32, 32, 0.5, 16, 16, rule, [5, 27, 5, 27], 0.527_343_8);
-            check(32, 32, 0.9, 0, 31, rule, [0, 5, 26, 32], 0.970_703_1);
-            check(224, 160, 0.64, 100, 50, rule, [33, 167, 2, 98], 0.641_071_4);
-            check(32, 32, 0.9995, 5, 5, rule, [5, 5, 5, 5], 1.0);
+            check((32, 32), 0.5, (16, 16), rule, [5, 27, 5, 27], 0.527_343_8);
+            check((32, 32), 0.9, (0, 31), rule, [0, 5, 26, 32], 0.970_703_1);
+            check((224, 160), 0.64, (100, 50), rule, [33, 167, 2, 98], 0.641_071_4);
+            check((32, 32), 0.9995, (5, 5), rule, [5, 5, 5, 5], 1.0);
         }
     }
 }

@@ -6,7 +6,11 @@
 mod args;
 pub mod block;
 pub mod boxes;
+mod dft;
+mod encode;
 pub mod fields;
+#[cfg(test)]
+mod golden;
 pub mod image;
 pub mod view;
 
@@ -54,7 +58,8 @@ pub enum Filter {
 /// Where the base is kept. `true`, 1 and "keep" always mean the base.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mask {
-    /// Cells of `cell` x `cell` pixels, row-major in `columns`; cut at the right and bottom border.
+    /// Cells of `cell` x `cell` pixels, row-major in `columns`; cut at the right and bottom border. Pixel (y, x) keeps
+    /// the base where `keep[(y / cell) * columns + x / cell]`.
     Cells {
         /// Side of a cell in pixels, > 0.
         cell: u32,
@@ -63,7 +68,8 @@ pub enum Mask {
         /// One per cell: keep the base.
         keep: Arc<[bool]>,
     },
-    /// Holes of a lattice inside `crop` show the partner.
+    /// Holes of a lattice inside `crop` show the partner: pixel (y, x) of `crop` does where
+    /// `(y - crop.y0) % cell.0 < hole.0` and `(x - crop.x0) % cell.1 < hole.1`. Everything else keeps the base.
     Lattice {
         /// Area that holds the lattice.
         crop: Rect,
@@ -72,22 +78,24 @@ pub enum Mask {
         /// Rows and columns of the hole at each cell's top left.
         hole: (u32, u32),
     },
-    /// Partner's weight at (y, x) is `rows[y] * cols[x]` in f32; soft.
+    /// Partner's weight at (y, x) is `rows[y] * columns[x]` in f32, the base's is 1 minus that; soft.
     Bump {
         /// One per row, 0..=1.
         rows: Arc<[f32]>,
         /// One per column, 0..=1.
         columns: Arc<[f32]>,
     },
-    /// The `keep` pixels of highest rank keep the base, with an optional linear ramp.
+    /// The `keep` pixels of largest value, those of rank `r < keep`, keep the base. With `soft` > 0 the `2 soft` ranks
+    /// `keep - soft <= r < keep + soft` get the base's weight `1 - (r - (keep - soft)) / (2 soft - 1)`, a ramp from 1
+    /// to 0 with both ends included; lower ranks 1, higher ones 0. The mean is `keep / pixels` either way.
     Ranks {
-        /// Rank of every pixel, 0 = largest.
+        /// Rank of every pixel, 0 = largest; as large as the output raster.
         field: Arc<fields::RankMap>,
-        /// Cyclic shift of the field, rows and columns.
+        /// Cyclic shift: pixel (y, x) has the rank of `((y + shift.0) % height, (x + shift.1) % width)`.
         shift: (u32, u32),
-        /// Pixels that keep the base.
+        /// Pixels that keep the base, at most `height * width`.
         keep: u32,
-        /// Half width of the ramp in ranks; 0 means a binary mask.
+        /// Half width of the ramp in ranks, at most `keep` and `height * width - keep`; 0 means a binary mask.
         soft: u32,
     },
     /// One weight of the base per pixel, row-major; for masks that come from outside.
@@ -143,6 +151,17 @@ pub struct Row {
     pub own: f64,
     /// [`crate::batch::flags`].
     pub flags: u32,
+}
+
+impl Row {
+    /// The first pasted rectangle in output pixels; empty, all zero, for a row without one.
+    pub fn rect(&self) -> Rect {
+        let pasted = |op: &Op| match op {
+            Op::Paste { dst_rect, .. } => Some(*dst_rect),
+            Op::Blend { .. } | Op::MaskBlend { .. } => None,
+        };
+        self.ops.iter().find_map(pasted).unwrap_or_default()
+    }
 }
 
 /// What becomes of one pairing block.

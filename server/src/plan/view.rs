@@ -14,9 +14,11 @@ pub enum CropRule {
         /// Smallest and largest width / height.
         ratio: (f64, f64),
     },
-    /// torchvision Resize (shorter side to `resize`) and CenterCrop; `None`: the smallest that covers the output.
+    /// torchvision Resize (shorter side to `resize`) and CenterCrop in one resampling: the crop is a rectangle of the
+    /// source, so its offset is not rounded to a pixel of the resized picture.
     Centre {
-        /// Shorter side after the resize, in pixels.
+        /// Shorter side after the resize, in pixels; `None`, or one too small to cover the output (torchvision pads
+        /// with black): the smallest that covers it.
         resize: Option<u32>,
     },
 }
@@ -134,6 +136,7 @@ fn stored(shown: Crop, turn: Turn, high: u32, wide: u32) -> Crop {
     Crop { y, x, ..shown }
 }
 
+/// In whole source pixels. Ten tries, then the largest centred crop of a legal aspect, as torchvision.
 fn random_resized(high: u32, wide: u32, scale: (f64, f64), ratio: (f64, f64), rng: &mut Rng) -> Crop {
     let (h, w) = (f64::from(high), f64::from(wide));
     let (low, up) = (libm::log(ratio.0), libm::log(ratio.1));
@@ -148,7 +151,6 @@ fn random_resized(high: u32, wide: u32, scale: (f64, f64), ratio: (f64, f64), rn
             return Crop { y, x, height, width };
         }
     }
-    // As torchvision: the largest centred crop of a legal aspect.
     let (mut height, mut width) = (h, w);
     if w / h < ratio.0 {
         height = libm::rint(w / ratio.0).clamp(1.0, h);
@@ -160,11 +162,9 @@ fn random_resized(high: u32, wide: u32, scale: (f64, f64), ratio: (f64, f64), rn
 
 fn centre(high: u32, wide: u32, out_h: u32, out_w: u32, resize: Option<u32>) -> Crop {
     let (h, w, oh, ow) = (f64::from(high), f64::from(wide), f64::from(out_h), f64::from(out_w));
-    let scale = match resize {
-        Some(short) => f64::from(short.max(1)) / h.min(w),
-        None => (oh / h).max(ow / w),
-    };
-    // A resize smaller than the output shows the whole picture, as padding would invent pixels.
+    let cover = (oh / h).max(ow / w);
+    let scale = resize.map_or(cover, |short| (f64::from(short) / h.min(w)).max(cover));
+    // Rounding of the quotients must not leave the picture.
     let (height, width) = ((oh / scale).min(h), (ow / scale).min(w));
     Crop { y: (h - height) / 2.0, x: (w - width) / 2.0, height, width }
 }
@@ -199,3 +199,6 @@ fn erase(rule: &EraseRule, high: u32, wide: u32, rng: &mut Rng) -> Option<(Rect,
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

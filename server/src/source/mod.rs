@@ -1,5 +1,30 @@
 //! 1 READ: bytes of records by position. A source is indexed once; afterwards any record is one positional read.
 
+mod columns;
+#[cfg(test)]
+mod conformance;
+mod declare;
+mod draft;
+mod folder;
+mod group;
+mod keep;
+mod label;
+mod lru;
+mod memory;
+#[cfg(test)]
+mod misfits;
+mod parquet;
+#[cfg(test)]
+mod parquet_shapes;
+mod shard;
+mod tar;
+#[cfg(test)]
+mod tar_shapes;
+mod walk;
+
+pub use declare::{Declaration, GroupBy, Kind, LabelFrom, Verify, open};
+pub use memory::Memory;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -42,10 +67,14 @@ pub struct Index {
 
 /// Where records are. The same position always gives the same bytes, or an error.
 pub trait Source: Send + Sync + std::fmt::Debug {
-    /// "folder", "tar" or "parquet".
+    /// "folder", "tar", "parquet" or "memory".
     fn kind(&self) -> &'static str;
     /// What it holds.
     fn index(&self) -> &Index;
+    /// What was left out or is odd, one sentence each: "3 files are no pictures: a.txt, b.txt, c.md".
+    fn notes(&self) -> &[String] {
+        &[]
+    }
     /// Reads record `number` (an index into [`Index::records`]); blocks.
     ///
     /// # Errors
@@ -88,4 +117,38 @@ pub enum SourceError {
         /// What does not fit.
         why: String,
     },
+}
+
+impl SourceError {
+    fn io(file: impl Into<String>, error: std::io::Error) -> SourceError {
+        SourceError::Io { file: file.into(), error }
+    }
+
+    fn changed(file: impl Into<String>, what: impl Into<String>) -> SourceError {
+        SourceError::Changed { file: file.into(), what: what.into() }
+    }
+
+    fn format(file: impl Into<String>, why: impl Into<String>) -> SourceError {
+        SourceError::Format { file: file.into(), why: why.into() }
+    }
+
+    fn misfit(source_name: impl Into<String>, why: impl Into<String>) -> SourceError {
+        SourceError::Declaration { source_name: source_name.into(), why: why.into() }
+    }
+}
+
+/// Record `number` of `index`; a number that is none is an error of the caller, not a panic of the server.
+fn record(index: &Index, number: u32) -> Result<&Record, SourceError> {
+    index.records.get(number as usize).ok_or_else(|| {
+        let why = format!("record {number} was asked for, want below {}", index.records.len());
+        SourceError::io("index", std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
+    })
+}
+
+/// True for names with an extension of a picture format that decode knows.
+fn is_picture(name: &str) -> bool {
+    const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+    let extension =
+        name.rsplit('/').next().and_then(|file| file.rsplit_once('.')).map(|(_, extension)| extension);
+    extension.is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }

@@ -1,0 +1,337 @@
+//! A batch and typed views on its tensors.
+
+use crate::{Cursor, Error, spec::Receipt, wire::Slab};
+use half::{bf16, f16, slice::HalfBitsSliceExt};
+use mixfeed_proto as v1;
+use std::{fmt, ops::Range};
+
+#[cfg(target_endian = "big")]
+compile_error!("tensors are little-endian and are viewed in place");
+
+/// Element type of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the documentation
+pub enum Dtype {
+    U8,
+    F16,
+    Bf16,
+    F32,
+    F64,
+    I32,
+    I64,
+    U32,
+    U64,
+    U16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::U8 => 1,
+            Dtype::F16 | Dtype::Bf16 | Dtype::U16 => 2,
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
+        }
+    }
+
+    /// Lower-case name, "u8", "bf16".
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::U8 => "u8",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+            Dtype::F32 => "f32",
+            Dtype::F64 => "f64",
+            Dtype::I32 => "i32",
+            Dtype::I64 => "i64",
+            Dtype::U32 => "u32",
+            Dtype::U64 => "u64",
+            Dtype::U16 => "u16",
+        }
+    }
+
+    pub(crate) fn from_wire(value: i32) -> Option<Self> {
+        match v1::Dtype::try_from(value).ok()? {
+            v1::Dtype::Unspecified => None,
+            v1::Dtype::U8 => Some(Dtype::U8),
+            v1::Dtype::F16 => Some(Dtype::F16),
+            v1::Dtype::Bf16 => Some(Dtype::Bf16),
+            v1::Dtype::F32 => Some(Dtype::F32),
+            v1::Dtype::F64 => Some(Dtype::F64),
+            v1::Dtype::I32 => Some(Dtype::I32),
+            v1::Dtype::I64 => Some(Dtype::I64),
+            v1::Dtype::U32 => Some(Dtype::U32),
+            v1::Dtype::U64 => Some(Dtype::U64),
+            v1::Dtype::U16 => Some(Dtype::U16),
+        }
+    }
+}
+
+/// What the header says, apart from tensors.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    pub(crate) step: u64,
+    epoch: f64,
+    rank: u32,
+    world_size: u32,
+    slots: Range<u32>,
+    partial: bool,
+    numerics: String,
+    mixture_seq: u64,
+    mixture_id: u64,
+    smoothing: f64,
+    cursor: Option<Cursor>,
+}
+
+impl From<v1::BatchHeader> for Meta {
+    fn from(header: v1::BatchHeader) -> Self {
+        Meta {
+            step: header.step,
+            epoch: header.epoch,
+            rank: header.rank,
+            world_size: header.world_size,
+            slots: header.slot_begin..header.slot_end,
+            partial: header.partial,
+            numerics: header.numerics,
+            mixture_seq: header.mixture_seq,
+            mixture_id: header.mixture_id,
+            smoothing: header.smoothing,
+            cursor: header.cursor.map(Cursor),
+        }
+    }
+}
+
+/// Where a tensor lies in its batch's memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) range: Range<usize>,
+    pub(crate) offsets: Option<String>,
+}
+
+/// One rank's rows of one step, complete and checked. Its memory goes back to the stream's pool when it is dropped.
+pub struct Batch {
+    meta: Meta,
+    receipt: Option<Receipt>,
+    slab: Slab,
+    tensors: Vec<Tensor>,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Batch").field("meta", &self.meta).field("tensors", &self.tensors).finish()
+    }
+}
+
+impl Batch {
+    pub(crate) fn new(meta: Meta, receipt: Option<Receipt>, slab: Slab, tensors: Vec<Tensor>) -> Self {
+        Batch { meta, receipt, slab, tensors }
+    }
+
+    /// Index of the global batch, from 0.
+    pub fn step(&self) -> u64 {
+        self.meta.step
+    }
+
+    /// Epoch of the schedule at this step.
+    pub fn epoch(&self) -> f64 {
+        self.meta.epoch
+    }
+
+    /// Rank that these rows are for.
+    pub fn rank(&self) -> u32 {
+        self.meta.rank
+    }
+
+    /// Ranks that share the step.
+    pub fn world_size(&self) -> u32 {
+        self.meta.world_size
+    }
+
+    /// Slots of the step that this rank has.
+    pub fn slots(&self) -> Range<u32> {
+        self.meta.slots.clone()
+    }
+
+    /// True when there are fewer rows than slots.
+    pub fn partial(&self) -> bool {
+        self.meta.partial
+    }
+
+    /// Rules that made the bytes, `cpu-1`.
+    pub fn numerics(&self) -> &str {
+        &self.meta.numerics
+    }
+
+    /// Entry of the mixture log in force.
+    pub fn mixture_seq(&self) -> u64 {
+        self.meta.mixture_seq
+    }
+
+    /// Name of the mixture, for reports of losses.
+    pub fn mixture_id(&self) -> u64 {
+        self.meta.mixture_id
+    }
+
+    /// Label smoothing that the trainer still has to apply to sparse labels.
+    pub fn smoothing(&self) -> f64 {
+        self.meta.smoothing
+    }
+
+    /// Position after this batch, for the trainer's checkpoint. `None` in evaluation and replay.
+    pub fn cursor(&self) -> Option<&Cursor> {
+        self.meta.cursor.as_ref()
+    }
+
+    /// What made this batch; [`Replay::Receipt`](crate::Replay) makes it again.
+    pub fn receipt(&self) -> Option<&Receipt> {
+        self.receipt.as_ref()
+    }
+
+    /// Bytes over all tensors.
+    pub fn bytes(&self) -> usize {
+        self.tensors.iter().map(|tensor| tensor.range.len()).sum()
+    }
+
+    /// All tensors in the server's order.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
+        self.tensors.iter().map(|tensor| self.view(tensor))
+    }
+
+    /// Tensor of that name.
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        self.tensors.iter().find(|tensor| tensor.name == name).map(|tensor| self.view(tensor))
+    }
+
+    /// Pixels, tensor `image`: (n, 3, height, width) or (n, height, width, 3).
+    pub fn images(&self) -> Result<TensorView<'_>, Error> {
+        self.wanted("image")
+    }
+
+    /// Labels, dense when the batch has `label.dense`.
+    pub fn labels(&self) -> Result<Labels<'_>, Error> {
+        if let Some(dense) = self.tensor("label.dense") {
+            let classes = dense.shape.last().copied().unwrap_or_default();
+            return Ok(Labels::Dense { weights: dense.as_f32()?, classes });
+        }
+        let class = self.wanted("label.class")?;
+        let weight = self.wanted("label.weight")?;
+        if class.shape != weight.shape {
+            return Err(weight.is_not(&format!("of shape {:?} as `label.class`", class.shape)));
+        }
+        let per_row = class.shape.get(1).copied().unwrap_or(1);
+        Ok(Labels::Sparse { classes: class.as_i32()?, weights: weight.as_f32()?, per_row })
+    }
+
+    fn wanted(&self, name: &str) -> Result<TensorView<'_>, Error> {
+        self.tensor(name).ok_or_else(|| Error::Tensor {
+            tensor: name.into(),
+            found: "absent".into(),
+            expected: "in the batch".into(),
+        })
+    }
+
+    fn view<'a>(&'a self, tensor: &'a Tensor) -> TensorView<'a> {
+        TensorView {
+            name: &tensor.name,
+            dtype: tensor.dtype,
+            shape: &tensor.shape,
+            offsets: tensor.offsets.as_deref(),
+            bytes: &self.slab.bytes()[tensor.range.clone()],
+        }
+    }
+}
+
+/// Labels of a batch, row-major.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Labels<'a> {
+    /// `per_row` classes for each row with their weights; mixed rows have two.
+    Sparse {
+        /// (n, per_row) class indices.
+        classes: &'a [i32],
+        /// (n, per_row) weights.
+        weights: &'a [f32],
+        /// Entries per row.
+        per_row: usize,
+    },
+    /// One weight for every class.
+    Dense {
+        /// (n, classes) weights.
+        weights: &'a [f32],
+        /// Classes.
+        classes: usize,
+    },
+}
+
+/// A tensor in its batch's memory; its first byte lies on a 64-byte border.
+#[derive(Clone, Copy)]
+pub struct TensorView<'a> {
+    /// Name, `image`.
+    pub name: &'a str,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Row-major shape, outermost axis first.
+    pub shape: &'a [usize],
+    /// Name of the tensor of n + 1 offsets into the outermost axis, for ragged values.
+    pub offsets: Option<&'a str>,
+    /// Little-endian elements.
+    pub bytes: &'a [u8],
+}
+
+impl fmt::Debug for TensorView<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {} {:?}", self.name, self.dtype.name(), self.shape)
+    }
+}
+
+macro_rules! typed {
+    ($($method:ident $type:ty, $dtype:path;)+) => {$(
+        #[doc = concat!("Elements of a `", stringify!($type), "` tensor, without a copy.")]
+        pub fn $method(&self) -> Result<&'a [$type], Error> {
+            self.check($dtype)?;
+            bytemuck::try_cast_slice(self.bytes).map_err(|e| self.is_not(&format!("aligned: {e}")))
+        }
+    )+};
+}
+
+impl<'a> TensorView<'a> {
+    typed! {
+        as_u8 u8, Dtype::U8;
+        as_u16 u16, Dtype::U16;
+        as_u32 u32, Dtype::U32;
+        as_u64 u64, Dtype::U64;
+        as_i32 i32, Dtype::I32;
+        as_i64 i64, Dtype::I64;
+        as_f32 f32, Dtype::F32;
+        as_f64 f64, Dtype::F64;
+    }
+
+    /// Elements of an `f16` tensor, without a copy.
+    pub fn as_f16(&self) -> Result<&'a [f16], Error> {
+        self.check(Dtype::F16).and_then(|()| self.halves()).map(HalfBitsSliceExt::reinterpret_cast)
+    }
+
+    /// Elements of a `bf16` tensor, without a copy.
+    pub fn as_bf16(&self) -> Result<&'a [bf16], Error> {
+        self.check(Dtype::Bf16).and_then(|()| self.halves()).map(HalfBitsSliceExt::reinterpret_cast)
+    }
+
+    fn halves(&self) -> Result<&'a [u16], Error> {
+        bytemuck::try_cast_slice(self.bytes).map_err(|e| self.is_not(&format!("aligned: {e}")))
+    }
+
+    fn check(&self, wanted: Dtype) -> Result<(), Error> {
+        if self.dtype == wanted { Ok(()) } else { Err(self.is_not(wanted.name())) }
+    }
+
+    fn is_not(&self, expected: &str) -> Error {
+        Error::Tensor {
+            tensor: self.name.into(),
+            found: format!("{} {:?}", self.dtype.name(), self.shape),
+            expected: expected.into(),
+        }
+    }
+}

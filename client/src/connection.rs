@@ -1,0 +1,200 @@
+//! Connections and raw gRPC calls on them. The channel is called as a tower service, so that batch bodies pass no
+//! codec and no status is parsed by code that trusts the server.
+
+use crate::{ClientOptions, Error, status};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use std::{error::Error as StdError, time::Duration};
+use tokio::time::timeout;
+use tonic::{
+    body::Body,
+    transport::{Channel, Endpoint},
+};
+use tower::ServiceExt;
+
+/// Time that a peer has to answer an HTTP/2 ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Largest block of response headers or trailers.
+const MAX_HEADERS: u32 = 64 << 10;
+/// Largest answer to a control call.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// Checks an endpoint and prepares its settings.
+pub(crate) fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoint, Error> {
+    let wrong = |reason: String| Error::Argument { name: address.chars().take(256).collect(), reason };
+    if !address.starts_with("http://") && !address.starts_with("unix:/") {
+        return Err(wrong("expected `http://HOST:PORT` or `unix:/PATH`".into()));
+    }
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| wrong(chain(&e)))?;
+    let endpoint = endpoint.user_agent(options.name.as_str()).map_err(|e| wrong(chain(&e)))?;
+    Ok(endpoint
+        .connect_timeout(options.connect_timeout)
+        .initial_stream_window_size(options.window_bytes)
+        .initial_connection_window_size(options.window_bytes * 2)
+        .max_frame_size(options.frame_bytes)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keep_alive_interval(options.keep_alive)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .tcp_nodelay(true))
+}
+
+/// Makes a connection.
+pub(crate) async fn dial(address: &str, options: &ClientOptions) -> Result<Channel, Error> {
+    let endpoint = endpoint(address, options)?;
+    match timeout(options.connect_timeout, endpoint.connect()).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(Error::unavailable(format!("`{address}`: {}", chain(&error)))),
+        Err(_) => {
+            let what = format!("connecting to `{address}`");
+            Err(Error::Timeout { what, after: options.connect_timeout })
+        }
+    }
+}
+
+/// An error with its causes; transport errors hide theirs.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The body of a response whose head was good.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    body: Body,
+    /// The status OK was seen.
+    done: bool,
+}
+
+/// Sends one message and waits for the head of the response.
+pub(crate) async fn send(
+    channel: Channel,
+    path: &'static str,
+    message: &impl Message,
+    options: &ClientOptions,
+) -> Result<Reply, Error> {
+    let mut body = BytesMut::with_capacity(5 + message.encoded_len());
+    body.put_u8(0);
+    let length = u32::try_from(message.encoded_len())
+        .map_err(|_| Error::Argument { name: path.into(), reason: "request is longer than 4 GiB".into() })?;
+    body.put_u32(length);
+    body.extend_from_slice(&message.encode_to_vec());
+    let mut request =
+        Request::post(path).header(header::CONTENT_TYPE, "application/grpc").header(header::TE, "trailers");
+    if let Some(token) = &options.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request
+        .body(Body::new(Full::new(body.freeze())))
+        .map_err(|error| Error::Argument { name: "token".into(), reason: error.to_string() })?;
+    let response = channel.oneshot(request).await.map_err(|e| Error::unavailable(chain(&e)))?;
+    status::check_head(response.status(), response.headers())?;
+    let done = status::outcome(response.headers()).is_some();
+    Ok(Reply { body: response.into_body(), done })
+}
+
+impl Reply {
+    /// Next frame of data; `None` when the call ended well. A body that ends without a status is a lost connection.
+    pub(crate) async fn frame(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let Some(frame) = self.body.frame().await else {
+                let lost = || Error::unavailable("response ended without `grpc-status`");
+                return if self.done { Ok(None) } else { Err(lost()) };
+            };
+            let frame = frame.map_err(|error| Error::unavailable(chain(&error)))?;
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Ok(Some(data)),
+                Err(frame) => {
+                    if let Some(outcome) = frame.trailers_ref().and_then(status::outcome) {
+                        outcome?;
+                        self.done = true;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One call with one answer.
+pub(crate) async fn unary<M: Message + Default>(
+    channel: Channel,
+    path: &'static str,
+    message: &impl Message,
+    options: &ClientOptions,
+) -> Result<M, Error> {
+    let call = async {
+        let mut reply = send(channel, path, message, options).await?;
+        let mut answer = Vec::new();
+        while let Some(data) = reply.frame().await? {
+            if answer.len() + data.len() > MAX_ANSWER + 5 {
+                return Err(Error::Protocol(format!("answer of `{path}` has more than {MAX_ANSWER} bytes")));
+            }
+            answer.extend_from_slice(&data);
+        }
+        decode(path, &answer)
+    };
+    let late = |_| Error::Timeout { what: format!("`{path}`"), after: options.call_timeout };
+    timeout(options.call_timeout, call).await.map_err(late)?
+}
+
+/// The one message of an answer.
+fn decode<M: Message + Default>(path: &str, answer: &[u8]) -> Result<M, Error> {
+    let Some((prefix, message)) = answer.split_first_chunk::<5>() else {
+        return Err(Error::Protocol(format!("answer of `{path}` has no message")));
+    };
+    let [flag, length @ ..] = *prefix;
+    if flag != 0 || u32::from_be_bytes(length) as usize != message.len() {
+        return Err(Error::Protocol(format!("answer of `{path}` is no single uncompressed message")));
+    }
+    M::decode(message).map_err(|error| Error::Protocol(format!("answer of `{path}`: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_tcp_and_unix_endpoints_are_taken() {
+        let options = ClientOptions::default();
+        for good in ["http://127.0.0.1:7443", "http://[::1]:7443", "unix:/run/mixfeed.sock"] {
+            assert!(endpoint(good, &options).is_ok(), "{good}");
+        }
+        for bad in ["", "127.0.0.1:7443", "https://data:7443", "http://", "unix:relative", "http://a b"] {
+            assert!(matches!(endpoint(bad, &options), Err(Error::Argument { .. })), "{bad}");
+        }
+        assert!(matches!(endpoint("http://a:1", &options.name("two\nlines")), Err(Error::Argument { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_body_without_a_status_is_a_lost_connection() {
+        let body = Body::new(Full::new(Bytes::from_static(b"half")));
+        let mut reply = Reply { body, done: false };
+        assert_eq!(reply.frame().await, Ok(Some(Bytes::from_static(b"half"))));
+        assert!(reply.frame().await.expect_err("no trailers").is_transient());
+    }
+
+    #[test]
+    fn answers_are_one_uncompressed_message() {
+        let job = mixfeed_proto::CloseJobRequest { job: "vit".into() };
+        let message = job.encode_to_vec();
+        let prefix = [0, 0, 0, 0, message.len() as u8];
+        let good = [&prefix[..], &message].concat();
+        assert_eq!(decode("p", &good), Ok(job));
+        let mut compressed = good.clone();
+        compressed[0] = 1;
+        for bad in [vec![], good[..7].to_vec(), [good.clone(), good.clone()].concat(), compressed] {
+            let answer = decode::<mixfeed_proto::CloseJobRequest>("p", &bad);
+            assert!(matches!(answer, Err(Error::Protocol(_))), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Options of a client and of its streams.
+
+use crate::Cursor;
+use std::{fmt, time::Duration};
+
+/// Options of a [`Client`](crate::Client). The defaults suit batches of tens of megabytes on one host or in one rack.
+#[derive(Clone)]
+pub struct ClientOptions {
+    pub(crate) connect_timeout: Duration,
+    pub(crate) call_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) patience: Duration,
+    pub(crate) backoff: (Duration, Duration),
+    pub(crate) prefetch_bytes: u64,
+    pub(crate) frame_bytes: u32,
+    pub(crate) window_bytes: u32,
+    pub(crate) max_batch_bytes: u64,
+    pub(crate) name: String,
+    pub(crate) token: Option<String>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        ClientOptions {
+            connect_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_secs(300),
+            keep_alive: Duration::from_secs(60),
+            patience: Duration::from_secs(300),
+            backoff: (Duration::from_millis(50), Duration::from_secs(5)),
+            prefetch_bytes: 0,
+            frame_bytes: 256 << 10,
+            window_bytes: 16 << 20,
+            max_batch_bytes: 4 << 30,
+            name: "mixfeed-client".into(),
+            token: None,
+        }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ClientOptions")
+            .field("name", &self.name)
+            .field("patience", &self.patience)
+            .field("prefetch_bytes", &self.prefetch_bytes)
+            .field("frame_bytes", &self.frame_bytes)
+            .field("window_bytes", &self.window_bytes)
+            .field("max_batch_bytes", &self.max_batch_bytes)
+            .field("token", &self.token.as_ref().map(|_| "..."))
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientOptions {
+    /// Longest time for one connection to be made. Default 5 s.
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.connect_timeout = time;
+        self
+    }
+
+    /// Longest time for one answer to a control call; opening a job may index its data. Default 300 s.
+    pub fn call_timeout(mut self, time: Duration) -> Self {
+        self.call_timeout = time;
+        self
+    }
+
+    /// Longest silence of a batch stream that is being waited for, before another connection is tried. Default 300 s.
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.idle_timeout = time;
+        self
+    }
+
+    /// Time between HTTP/2 pings on a silent connection. Default 60 s; servers may object to much less.
+    pub fn keep_alive(mut self, time: Duration) -> Self {
+        self.keep_alive = time;
+        self
+    }
+
+    /// How long to retry, counted from the first failure since something last succeeded. Zero: fail at once.
+    /// Default 300 s.
+    pub fn patience(mut self, time: Duration) -> Self {
+        self.patience = time;
+        self
+    }
+
+    /// Wait before the first retry and the most that it grows to by doubling. Default 50 ms and 5 s.
+    pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
+        self.backoff = (first, most.max(first));
+        self
+    }
+
+    /// Bytes that the server may prepare ahead for each batch stream; 0, the default, leaves it to the server.
+    pub fn prefetch_bytes(mut self, bytes: u64) -> Self {
+        self.prefetch_bytes = bytes;
+        self
+    }
+
+    /// Largest HTTP/2 frame that the client takes, 16 KiB to 16 MiB - 1. Default 256 KiB.
+    pub fn frame_bytes(mut self, bytes: u32) -> Self {
+        self.frame_bytes = bytes.clamp(16 << 10, (16 << 20) - 1);
+        self
+    }
+
+    /// Bytes of a batch stream that may be in flight, 64 KiB to 512 MiB; the connection's window is twice that.
+    /// Default 16 MiB.
+    pub fn window_bytes(mut self, bytes: u32) -> Self {
+        self.window_bytes = bytes.clamp(64 << 10, 512 << 20);
+        self
+    }
+
+    /// Largest batch that is taken, in bytes over all tensors. Default 4 GiB.
+    pub fn max_batch_bytes(mut self, bytes: u64) -> Self {
+        self.max_batch_bytes = bytes;
+        self
+    }
+
+    /// Name of this client in the server's logs. Visible ASCII.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Bearer token that is sent with every call. Visible ASCII.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+}
+
+/// Where a stream starts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// A step, from 0.
+    Step(u64),
+    /// A position from a trainer's checkpoint. It must belong to the job's spec.
+    Cursor(Cursor),
+}
+
+/// What to do with a cursor of an older branch of the mixture log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// Fail, so that a person decides.
+    #[default]
+    Ask,
+    /// Strike what came later and continue on a new branch.
+    Rewind,
+    /// Serve what was recorded until it has caught up.
+    Replay,
+}
+
+/// What part of a job a stream carries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamOptions {
+    /// This trainer's rank, `0..world_size`.
+    pub rank: u32,
+    /// Ranks that share each step; one of the job's `world_sizes`.
+    pub world_size: u32,
+    /// Number of this reader among those that read the same rank; for logs and metrics only.
+    pub replica: u32,
+    /// First step.
+    pub start: Start,
+    /// What to do with a cursor of an older branch.
+    pub resume: Resume,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        StreamOptions { rank: 0, world_size: 1, replica: 0, start: Start::Step(0), resume: Resume::Ask }
+    }
+}
+
+/// What part of a pinned evaluation set a stream carries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalOptions {
+    /// `SOURCE` or `SOURCE/GROUP`.
+    pub group: String,
+    /// Rows of one step over all ranks, 1..=65536.
+    pub batch: u32,
+    /// This trainer's rank, `0..world_size`.
+    pub rank: u32,
+    /// Ranks that share each step.
+    pub world_size: u32,
+    /// `Partial` or `Pad`; nothing is dropped.
+    pub last_batch: crate::spec::LastBatch,
+    /// First step.
+    pub from_step: u64,
+}
+
+/// Which batch to make again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Replay {
+    /// One that was received.
+    Receipt(crate::spec::Receipt),
+    /// One rank's rows of a step.
+    Step {
+        /// Step.
+        step: u64,
+        /// Rank, `0..world_size`.
+        rank: u32,
+        /// Ranks that share the step.
+        world_size: u32,
+    },
+}

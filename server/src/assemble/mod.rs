@@ -1,0 +1,207 @@
+//! 4 BATCH: one pairing block from positions to finished rows.
+//!
+//! A block is read on a few blocking threads (reads wait for disks, not for cores), then decoded, planned and mixed on
+//! the CPU pool. Blocks are independent of each other: which server or thread makes them changes nothing.
+
+mod rows;
+mod slab;
+
+pub use rows::{Replaced, Sample, show};
+pub use slab::{Slab, Slabs};
+
+use crate::batch::{Piece, SampleId};
+use crate::decode::DecodeError;
+use crate::job::{Feed, Place};
+use crate::metrics::{self, Stage};
+use crate::plan::Plan;
+use crate::source::SourceError;
+use bytes::Bytes;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Records that one reader thread fetches in a row: fewer cost more hand-overs, more leave readers idle.
+const READ_RUN: usize = 8;
+/// Pauses before a failed read is tried again.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+
+/// A block that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// A record cannot be read now, or is no longer what was indexed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A bad record, and every record tried in its place is bad too.
+    #[error("record `{record}` is bad ({reason}), and so were all {probes} tried in its place")]
+    NoReplacement {
+        /// Source and record.
+        record: String,
+        /// Why it was refused.
+        reason: DecodeError,
+        /// Records tried.
+        probes: u64,
+    },
+    /// More bad records than the job allows.
+    #[error(
+        "{bad} of {seen} records were bad, the job allows a share of {limit}; the last one: `{record}` ({reason})"
+    )]
+    TooManyBad {
+        /// Bad records so far.
+        bad: u64,
+        /// Records so far.
+        seen: u64,
+        /// `max_bad_fraction` of the job.
+        limit: f64,
+        /// Source and record.
+        record: String,
+        /// Why it was refused.
+        reason: String,
+    },
+    /// A defect of ours; the block is lost, the server is not.
+    #[error("internal error while making a block: {0}")]
+    Panic(String),
+}
+
+/// Which block to make.
+#[derive(Clone, Debug)]
+pub struct BlockAt {
+    /// Step.
+    pub step: u64,
+    /// First slot of the block in the step.
+    pub slot: u64,
+    /// Its records.
+    pub places: Vec<Place>,
+}
+
+/// A finished block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Pixels of its output rows.
+    pub image: Piece,
+    /// What became of its slots.
+    pub plan: Plan,
+    /// Records in the slots, replacements applied.
+    pub samples: Vec<Sample>,
+}
+
+/// Threads and memory that make blocks, shared by all streams.
+#[derive(Clone, Debug)]
+pub struct Assembler {
+    pool: Arc<rayon::ThreadPool>,
+    readers: Arc<Semaphore>,
+    slabs: Slabs,
+}
+
+impl Assembler {
+    /// `threads` CPU threads (0 means one per core), `readers` reader threads (0 means 8), at most `keep` bytes of free
+    /// buffers.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn new(
+        threads: usize,
+        readers: usize,
+        keep: usize,
+    ) -> Result<Assembler, rayon::ThreadPoolBuildError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("mixfeed-cpu-{i}"))
+            .build()?;
+        let readers = Arc::new(Semaphore::new(if readers == 0 { 8 } else { readers }));
+        Ok(Assembler { pool: Arc::new(pool), readers, slabs: Slabs::new(keep) })
+    }
+
+    /// CPU threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Bytes that making and keeping a block takes: (while it is made, until it was sent).
+    pub fn cost(feed: &Feed, at: &BlockAt) -> (usize, usize) {
+        let encoded: u64 = at.places.iter().map(|p| feed.size(p.id).min(feed.limits.max_bytes)).sum();
+        let clean = at.places.len() * feed.format.raster.len();
+        (encoded as usize + clean, feed.rows_of(at.places.len()) * feed.image_bytes())
+    }
+
+    /// Makes a block. `permit` is held until its pixels were sent.
+    ///
+    /// # Errors
+    /// [`AssembleError`].
+    pub async fn block(
+        &self,
+        feed: Arc<Feed>,
+        at: BlockAt,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Block, AssembleError> {
+        let start = Instant::now();
+        let encoded = self.read(&feed, &at).await?;
+        Stage::Read.done(start);
+        let (answer, made) = oneshot::channel();
+        let slabs = self.slabs.clone();
+        self.pool.spawn(move || {
+            if answer.is_closed() {
+                return; // the client left
+            }
+            // A panic here would take the process down with every other stream.
+            let made = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                rows::make(&feed, &at, &encoded, &slabs, permit)
+            }));
+            let _ =
+                answer.send(made.unwrap_or_else(|panic| Err(AssembleError::Panic(message(panic.as_ref())))));
+        });
+        made.await.unwrap_or_else(|_| Err(AssembleError::Panic("the CPU pool is gone".into())))
+    }
+
+    /// Reads every record of a block; a record over the job's size limit is not read at all.
+    async fn read(&self, feed: &Arc<Feed>, at: &BlockAt) -> Result<Vec<Encoded>, AssembleError> {
+        let runs = at.places.chunks(READ_RUN).map(|run| {
+            let (feed, readers) = (feed.clone(), self.readers.clone());
+            let ids: Vec<SampleId> = run.iter().map(|p| p.id).collect();
+            async move {
+                let permit = readers.acquire_owned().await.expect("never closed");
+                let run = tokio::task::spawn_blocking(move || {
+                    let _permit = permit;
+                    ids.into_iter().map(|id| read(&feed, id)).collect::<Result<Vec<_>, _>>()
+                });
+                run.await.unwrap_or_else(|lost| Err(AssembleError::Panic(lost.to_string())))
+            }
+        });
+        Ok(futures_util::future::try_join_all(runs).await?.into_iter().flatten().collect())
+    }
+}
+
+/// A record's bytes, or why they were not read.
+type Encoded = Result<Bytes, DecodeError>;
+
+/// Reads one record, trying again when the system fails.
+fn read(feed: &Feed, id: SampleId) -> Result<Encoded, AssembleError> {
+    let (size, limit) = (feed.size(id), feed.limits.max_bytes);
+    if size > limit {
+        return Ok(Err(DecodeError::Limit { what: "encoded size in bytes", value: size, limit }));
+    }
+    let group = &feed.groups[id.group as usize];
+    let mut pauses = RETRY_PAUSES.iter();
+    loop {
+        let error = match group.source.read(group.record(id.index)) {
+            Ok(bytes) => {
+                metrics::reads(1, bytes.len() as u64, true);
+                return Ok(Ok(bytes));
+            }
+            Err(error) => error,
+        };
+        match (&error, pauses.next()) {
+            (SourceError::Io { .. }, Some(pause)) => {
+                metrics::retry();
+                std::thread::sleep(*pause);
+            }
+            _ => {
+                metrics::reads(1, 0, false);
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
+}

@@ -1,0 +1,189 @@
+//! The CPU part of a block: encoded bytes to finished rows.
+
+use super::{AssembleError, Block, BlockAt, Encoded, Slabs, read};
+use crate::batch::{Piece, SampleId, flags};
+use crate::decode::{DecodeError, Decoder, peek};
+use crate::exec;
+use crate::job::{Feed, Place};
+use crate::metrics::{self, Stage};
+use crate::plan::{Plan, block, view};
+use rayon::prelude::*;
+use std::{cell::RefCell, time::Instant};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Records tried in the place of a bad one.
+const PROBES: u64 = 16;
+
+/// The record in a slot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Which one.
+    pub id: SampleId,
+    /// Job's class; -1 when it has none.
+    pub label: i32,
+    /// [`flags::PADDED`] and [`flags::REPLACED`].
+    pub flags: u32,
+    /// The bad record that it replaces.
+    pub replaced: Option<Replaced>,
+}
+
+/// A bad record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replaced {
+    /// Source and record.
+    pub record: String,
+    /// Why it was refused.
+    pub reason: DecodeError,
+    /// Records tried until a good one was found, 1..=16.
+    pub probes: u64,
+}
+
+/// Memory of one CPU thread.
+#[derive(Default)]
+struct Desk {
+    decoder: Decoder,
+    crop: Vec<u8>,
+    scratch: Vec<u8>,
+    mix: exec::Scratch,
+}
+
+thread_local! {
+    static DESK: RefCell<Desk> = RefCell::new(Desk::default());
+}
+
+/// Decodes, plans and mixes a block whose records are `encoded`.
+pub(super) fn make(
+    feed: &Feed,
+    at: &BlockAt,
+    encoded: &[Encoded],
+    slabs: &Slabs,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<Block, AssembleError> {
+    let start = Instant::now();
+    let mut clean = slabs.take(at.places.len() * feed.format.raster.len());
+    let samples = decode(feed, at, encoded, &mut clean)?;
+    let start = Stage::Decode.done(start);
+    let plan = plan(feed, at, &samples);
+    let mut out = slabs.take(plan.rows.len() * feed.image_bytes());
+    let rows = out.par_chunks_exact_mut(feed.image_bytes()).zip(&plan.rows);
+    rows.for_each(|(out, row)| {
+        DESK.with_borrow_mut(|desk| exec::run(row, &clean, &feed.format, &mut desk.mix, out));
+    });
+    drop(clean);
+    let start = Stage::Execute.done(start);
+    let out = match permit {
+        Some(permit) => out.hold(permit),
+        None => out,
+    };
+    let image = Piece::new(out.freeze());
+    Stage::Checksum.done(start);
+    count(feed, &samples, &plan);
+    Ok(Block { image, plan, samples })
+}
+
+/// A block step by step, for pictures: clean rows of its slots (u8, in the feed's raster), samples and plan.
+///
+/// # Errors
+/// As [`super::Assembler::block`].
+pub fn show(feed: &Feed, at: &BlockAt) -> Result<(Vec<u8>, Vec<Sample>, Plan), AssembleError> {
+    let encoded = at.places.iter().map(|p| read(feed, p.id)).collect::<Result<Vec<_>, _>>()?;
+    let mut clean = vec![0; at.places.len() * feed.format.raster.len()];
+    let samples = decode(feed, at, &encoded, &mut clean)?;
+    let plan = plan(feed, at, &samples);
+    Ok((clean, samples, plan))
+}
+
+fn decode(
+    feed: &Feed,
+    at: &BlockAt,
+    encoded: &[Encoded],
+    clean: &mut [u8],
+) -> Result<Vec<Sample>, AssembleError> {
+    let rows = clean.par_chunks_exact_mut(feed.format.raster.len());
+    let slots = rows.zip(&at.places).zip(encoded).enumerate();
+    let one = |(i, ((row, place), encoded)): (usize, ((&mut [u8], &Place), &Encoded))| {
+        DESK.with_borrow_mut(|desk| sample(feed, at.step, at.slot + i as u64, place, encoded, desk, row))
+    };
+    let samples = slots.map(one).collect::<Result<Vec<_>, _>>()?;
+    let bad: Vec<&Replaced> = samples.iter().filter_map(|s| s.replaced.as_ref()).collect();
+    metrics::replaced(bad.len() as u64);
+    let limit = feed.max_bad_fraction;
+    match (feed.tally.add(samples.len() as u64, bad.len() as u64, limit), bad.last()) {
+        (Err((seen, bad)), Some(Replaced { record, reason, .. })) => {
+            let (record, reason) = (record.clone(), reason.to_string());
+            Err(AssembleError::TooManyBad { bad, seen, limit, record, reason })
+        }
+        _ => Ok(samples),
+    }
+}
+
+/// Fills one clean row, from another record of the group when the slot's own is bad.
+fn sample(
+    feed: &Feed,
+    step: u64,
+    slot: u64,
+    place: &Place,
+    encoded: &Encoded,
+    desk: &mut Desk,
+    row: &mut [u8],
+) -> Result<Sample, AssembleError> {
+    let padded = if place.padded { flags::PADDED } else { 0 };
+    let of = |id: SampleId, flags, replaced| {
+        let group = &feed.groups[id.group as usize];
+        Sample { id, label: group.label(group.record(id.index)), flags, replaced }
+    };
+    let Err(reason) = picture(feed, step, slot, encoded, desk, row) else {
+        return Ok(of(place.id, padded, None));
+    };
+    let record = feed.record_name(place.id);
+    for probe in 0..PROBES {
+        let Some(id) = feed.order.probe(place, probe) else { break };
+        if picture(feed, step, slot, &read(feed, id)?, desk, row).is_ok() {
+            tracing::warn!(%record, %reason, "bad record replaced");
+            let replaced = Replaced { record, reason, probes: probe + 1 };
+            return Ok(of(id, padded | flags::REPLACED, Some(replaced)));
+        }
+    }
+    Err(AssembleError::NoReplacement { record, reason, probes: PROBES })
+}
+
+fn picture(
+    feed: &Feed,
+    step: u64,
+    slot: u64,
+    encoded: &Encoded,
+    desk: &mut Desk,
+    row: &mut [u8],
+) -> Result<(), DecodeError> {
+    let bytes = encoded.as_ref().map_err(Clone::clone)?;
+    let peek = peek(bytes, feed.limits)?;
+    let view = view::draw(&feed.view, &peek, &feed.view_stream, step, slot);
+    let len = view.size.0 as usize * view.size.1 as usize * crate::batch::CHANNELS;
+    desk.crop.resize(len, 0);
+    desk.decoder.decode(bytes, &peek, &view.crop, view.size, &mut desk.crop)?;
+    exec::finish(&view, &desk.crop, &feed.format.raster, &mut desk.scratch, row);
+    Ok(())
+}
+
+fn plan(feed: &Feed, at: &BlockAt, samples: &[Sample]) -> Plan {
+    let labels: Vec<i32> = samples.iter().map(|s| s.label).collect();
+    let place = block::Place {
+        stream: &feed.mix_stream,
+        fields: &feed.fields,
+        step: at.step,
+        epoch: feed.order.epoch(at.step),
+        slot: at.slot,
+        size: (feed.view.height, feed.view.width),
+    };
+    block::block(&feed.mix, &place, &labels)
+}
+
+fn count(feed: &Feed, samples: &[Sample], plan: &Plan) {
+    for (g, group) in feed.groups.iter().enumerate() {
+        let rows = samples.iter().filter(|s| s.id.group as usize == g).count();
+        if rows > 0 {
+            metrics::group_rows(&group.name, rows as u64);
+        }
+    }
+    metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
+}

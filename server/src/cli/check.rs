@@ -1,0 +1,120 @@
+//! `mixfeed check`.
+
+use super::serve;
+use crate::batch::Crop;
+use crate::config::Config;
+use crate::decode::{DecodeError, Decoder, Limits, peek};
+use crate::job;
+use crate::source::{Source, SourceError};
+use anyhow::bail;
+use indicatif::ProgressBar;
+use rayon::prelude::*;
+use std::path::PathBuf;
+
+/// Bad records that are listed by name.
+const LISTED: usize = 50;
+/// Limits when no job says otherwise: the defaults of a job spec.
+const LIMITS: Limits = Limits { max_pixels: 100_000_000, max_bytes: 64 << 20 };
+
+/// Flags.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Config file.
+    #[arg(long, env = "MIXFEED_CONFIG", default_value = "mixfeed.toml")]
+    config: PathBuf,
+    /// Decode at most this many records of each source, evenly spread; 0 means all.
+    #[arg(long, default_value_t = 0)]
+    records: usize,
+}
+
+/// Opens and decodes everything; fails when something is wrong.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    let sources = serve::open(&config.sources, &args.config)?;
+    let mut wrong = 0;
+    for (name, source) in &sources {
+        wrong += check_source(name, source.as_ref(), args.records);
+    }
+    for (name, spec) in config.jobs {
+        match job::resolve(&name, spec, &sources) {
+            Ok(job) => describe(&job, &config.server),
+            Err(error) => {
+                println!("job {name}: {error}");
+                wrong += 1;
+            }
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        n => bail!("{n} problems found"),
+    }
+}
+
+fn check_source(name: &str, source: &dyn Source, most: usize) -> usize {
+    let index = source.index();
+    let total = index.records.len();
+    println!("source {name}: {}, {total} records, {} classes", source.kind(), index.classes.len());
+    for group in &index.groups {
+        let empty = if group.records.is_empty() { ", EMPTY: no job can name it" } else { "" };
+        println!("  group {name}/{}: {} records{empty}", group.name, group.records.len());
+    }
+    for note in source.notes() {
+        println!("  note: {note}");
+    }
+    let step = if most == 0 { 1 } else { total.div_ceil(most).max(1) };
+    let numbers: Vec<usize> = (0..total).step_by(step).collect();
+    let bar = ProgressBar::new(numbers.len() as u64);
+    let bad: Vec<(usize, String)> = numbers
+        .par_iter()
+        .map_init(Decoder::new, |decoder, &i| {
+            bar.inc(1);
+            decode(source, i, decoder).err().map(|why| (i, why))
+        })
+        .flatten()
+        .collect();
+    bar.finish_and_clear();
+    println!("  decoded {} records, {} bad", numbers.len(), bad.len());
+    for (i, why) in bad.iter().take(LISTED) {
+        println!("  bad: {}: {why}", index.records[*i].name);
+    }
+    if bad.len() > LISTED {
+        println!("  ... and {} more", bad.len() - LISTED);
+    }
+    bad.len()
+}
+
+fn decode(source: &dyn Source, number: usize, decoder: &mut Decoder) -> Result<(), String> {
+    let bytes = source.read(number as u32).map_err(|e: SourceError| e.to_string())?;
+    let whole = |decoder: &mut Decoder| -> Result<(), DecodeError> {
+        let peek = peek(&bytes, LIMITS)?;
+        let crop = Crop { y: 0.0, x: 0.0, height: peek.height.into(), width: peek.width.into() };
+        decoder.decode(&bytes, &peek, &crop, (16, 24), &mut [0; 16 * 24 * 3])
+    };
+    whole(decoder).map_err(|e| e.to_string())
+}
+
+fn describe(job: &job::Job, server: &crate::config::Server) {
+    let feed = &job.feed;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let block = feed.rows_of(feed.mix_block as usize) as u64 * feed.image_bytes() as u64;
+    println!("job {}: digest {}", job.name, job::hex(&job.digest));
+    println!(
+        "  world sizes {:?}, steps {}",
+        feed.world_sizes(),
+        match feed.order.steps() {
+            Some(steps) => steps.to_string(),
+            None => "without end".into(),
+        }
+    );
+    println!(
+        "  one step {:.1} MiB, one block {:.1} MiB",
+        mib(crate::wire::job_info(job).step_bytes),
+        mib(block)
+    );
+    let streams = server.memory.0 / server.prefetch.0.max(1);
+    println!(
+        "  memory: {:.0} MiB ahead per stream, {streams} such streams fit into {:.0} MiB",
+        mib(server.prefetch.0 as u64),
+        mib(server.memory.0 as u64)
+    );
+}

@@ -1,0 +1,109 @@
+//! `mixfeed demo`.
+
+use super::{photos, serve, sheet::Shown};
+use crate::job::Feed;
+use crate::picture;
+use crate::plan::image;
+use anyhow::{Context, ensure};
+use mixfeed_client::{Batch, Client, StreamOptions};
+use mixfeed_proto as v1;
+use std::{path::PathBuf, time::Instant};
+use tokio::sync::watch;
+
+/// Rows of a batch of the demo: enough that every policy is drawn.
+const BATCH: u32 = 48;
+
+/// Flags.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder for the pictures.
+    #[arg(long, default_value = "demo")]
+    out: PathBuf,
+    /// Batches to pull.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    batches: u64,
+    /// Seed of the job.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
+/// Starts a server, pulls from it over TCP, draws what came.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let running =
+        crate::start(&serve::private(), photos::sources(), Default::default(), None, stopped).await?;
+    let endpoint = running.endpoints[0].clone();
+    println!("server     {endpoint}, 72 embedded photographs in 6 groups");
+
+    let start = Instant::now();
+    let client = Client::connect([endpoint]).await?;
+    let every =
+        image::POLICIES.iter().map(|p| v1::PolicySpec { name: p.name().into(), ..Default::default() });
+    let spec = photos::job(args.seed, BATCH, every.collect());
+    let job = client.open_job("demo", &spec).await?;
+    println!("job        digest {}, classes {}", &crate::job::hex(&job.digest)[..16], job.classes.join(" "));
+
+    let mut stream = client.stream("demo", StreamOptions::default()).await?;
+    let mut first = None;
+    let mut rows = 0;
+    for _ in 0..args.batches {
+        let batch = stream.next_batch().await?.context("the demo job has no end")?;
+        rows += batch.images()?.shape[0] as u64;
+        if first.is_none() {
+            println!("first      batch after {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+            describe(&batch);
+            first = Some(batch);
+        }
+    }
+    let (seconds, stats) = (start.elapsed().as_secs_f64(), stream.stats());
+    println!(
+        "pulled     {} batches, {rows} rows, {:.1} MB in {seconds:.2} s: {:.0} samples/s",
+        stats.batches,
+        stats.bytes as f64 / 1e6,
+        rows as f64 / seconds
+    );
+    let shared = running.shared.clone();
+    let feed = shared.jobs.get("demo")?.feed.clone();
+    draw(&args, &feed, &first.context("at least one batch")?)?;
+    drop((stream, client));
+    stop.send_replace(true);
+    running.wait().await;
+    Ok(())
+}
+
+fn describe(batch: &Batch) {
+    for tensor in batch.tensors() {
+        println!("           {:<13} {:?} {}", tensor.name, tensor.shape, tensor.dtype.name());
+    }
+}
+
+/// Writes the sheets; every pixel of "result" came over the wire.
+fn draw(args: &Args, feed: &Feed, batch: &Batch) -> anyhow::Result<()> {
+    let shown = Shown::new(feed, batch.step())?;
+    let pixels = batch.images()?.as_u8()?;
+    let received: Vec<&[u8]> = pixels.chunks_exact(feed.image_bytes()).collect();
+    for (i, row) in received.iter().enumerate() {
+        ensure!(shown.result(feed, i) == *row, "row {i} came over the wire with other bytes than were made");
+    }
+    println!("checked    all {} rows of the first batch: bytes received are the bytes made", received.len());
+
+    let rows = &shown.plan.rows;
+    let first_of = |p: usize| rows.iter().position(|r| r.policy == Some(p as u32) && !r.ops.is_empty());
+    let lines = (0..feed.mix.members.len()).filter_map(first_of).map(|i| shown.line(feed, i, received[i]));
+    let subtitle = "one row per policy; label weights under each result are what the trainer receives".into();
+    let sheet =
+        picture::Sheet { title: "mixfeed demo: mixing policies".into(), subtitle, lines: lines.collect() };
+
+    let picture = |i: usize| picture::Picture::from_row(received[i], &feed.format.raster);
+    let cells: Vec<_> = (0..received.len().min(24)).map(|i| (picture(i), shown.caption(feed, i))).collect();
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create `{}`", args.out.display()))?;
+    for (name, png) in [
+        ("policies.png", sheet.png()?),
+        ("batch.png", picture::grid("mixfeed demo: first batch", &cells, 6)?),
+    ] {
+        let file = args.out.join(name);
+        std::fs::write(&file, &png).with_context(|| format!("cannot write `{}`", file.display()))?;
+        println!("wrote      {} ({} kB)", file.display(), png.len() / 1000);
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! The commands of the `mixfeed` program, one file each.
+
+mod check;
+mod demo;
+mod healthcheck;
+mod photos;
+mod policies;
+mod preview;
+mod pull;
+mod serve;
+mod sheet;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Serves mixed, augmented training batches over gRPC.
+#[derive(Debug, Parser)]
+#[command(name = "mixfeed", version, about, propagate_version = true)]
+struct Cli {
+    /// How log lines look.
+    #[arg(long, global = true, env = "MIXFEED_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged: a level, or targets with levels such as "info,h2=warn".
+    #[arg(long, global = true, env = "MIXFEED_LOG", default_value = "info")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the sources of a config file.
+    Serve(serve::Args),
+    /// Serve embedded photographs, pull mixed batches over TCP, write pictures to look at.
+    Demo(demo::Args),
+    /// Pull batches as a trainer would and print samples/s, GB/s and the time spent waiting.
+    Pull(pull::Args),
+    /// List the mixing policies with their parameters.
+    Policies(policies::Args),
+    /// Open every source of a config file, decode every record, list bad ones, estimate memory.
+    Check(check::Args),
+    /// Draw what a policy does: base, partner, mask, result.
+    Preview(preview::Args),
+    /// Ask a server whether it serves; for container health checks.
+    Healthcheck(healthcheck::Args),
+}
+
+/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong flags, 78 wrong config.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = match EnvFilter::try_new(&cli.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("error: --log `{}`: {error}", cli.log);
+            return ExitCode::from(2);
+        }
+    };
+    // A closed stderr must not end a server: the default would complain about it on stderr, and panic.
+    let logs = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .log_internal_errors(false);
+    match cli.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(args) => runtime.block_on(serve::run(args)),
+        Command::Demo(args) => runtime.block_on(demo::run(args)),
+        Command::Pull(args) => runtime.block_on(pull::run(args)),
+        Command::Policies(args) => policies::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Preview(args) => preview::run(&args),
+        Command::Healthcheck(args) => runtime.block_on(healthcheck::run(args)),
+    };
+    // Blocking reads of a dead disk must not keep the process.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let config = error.downcast_ref::<crate::config::ConfigError>().is_some();
+            ExitCode::from(if config { 78 } else { 1 })
+        }
+    }
+}

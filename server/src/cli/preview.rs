@@ -1,0 +1,82 @@
+//! `mixfeed preview`.
+
+use super::{photos, serve, sheet::Shown};
+use crate::config::Config;
+use crate::{job, picture};
+use anyhow::{Context, bail};
+use mixfeed_proto as v1;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// Flags.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Policy to draw, see `mixfeed policies`.
+    #[arg(long)]
+    policy: String,
+    /// Picture to write, PNG.
+    #[arg(long)]
+    out: PathBuf,
+    /// A parameter or option of the policy as NAME=VALUE; may be given several times.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Rows to draw, 1..=64.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    rows: u32,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Draw a source of this config file instead of the embedded photographs.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// "SOURCE" or "SOURCE/GROUP" of the config file; default: its first source.
+    #[arg(long, requires = "config")]
+    group: Option<String>,
+}
+
+/// Draws a contact sheet.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let (sources, group) = match &args.config {
+        None => (photos::sources(), None),
+        Some(file) => {
+            let config = Config::load(file)?;
+            let sources = serve::open(&config.sources, file)?;
+            let first = sources.keys().next().cloned().context("the config declares no source")?;
+            (sources, Some(args.group.clone().unwrap_or(first)))
+        }
+    };
+    // At least two rows in the block: a single one has no partner.
+    let mut spec = photos::job(args.seed, args.rows.max(2), vec![policy(args)?]);
+    if let Some(group) = group {
+        spec.groups[0].group = group;
+    }
+    let job = job::resolve("preview", spec, &sources)?;
+    let feed = &job.feed;
+    let shown = Shown::new(feed, 0)?;
+    let rows = 0..args.rows as usize;
+    let lines = rows.map(|i| shown.line(feed, i, &shown.result(feed, i))).collect();
+    let subtitle = job.spec.mix.as_ref().and_then(|m| m.policies.first()).map(describe).unwrap_or_default();
+    let sheet = picture::Sheet { title: format!("mixfeed: {}", args.policy), subtitle, lines };
+    std::fs::write(&args.out, sheet.png()?)
+        .with_context(|| format!("cannot write `{}`", args.out.display()))?;
+    println!("wrote {}", args.out.display());
+    Ok(())
+}
+
+fn policy(args: &Args) -> anyhow::Result<v1::PolicySpec> {
+    let (mut params, mut options) = (BTreeMap::new(), BTreeMap::new());
+    for given in &args.set {
+        let Some((name, value)) = given.split_once('=') else {
+            bail!("--set `{given}`: want NAME=VALUE");
+        };
+        match value.parse::<f64>() {
+            Ok(number) => drop(params.insert(name.to_owned(), number)),
+            Err(_) => drop(options.insert(name.to_owned(), value.to_owned())),
+        }
+    }
+    Ok(v1::PolicySpec { name: args.policy.clone(), weight: None, params, options })
+}
+
+fn describe(policy: &v1::PolicySpec) -> String {
+    let numbers = policy.params.iter().map(|(n, v)| format!("{n} {v}"));
+    numbers.chain(policy.options.iter().map(|(n, v)| format!("{n} {v}"))).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,114 @@
+//! `mixfeed serve`.
+
+use crate::config::{Config, Size};
+use crate::{Sources, config, metrics, shutdown, source};
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Flags; each one beats the file.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Config file.
+    #[arg(long, env = "MIXFEED_CONFIG", default_value = "mixfeed.toml")]
+    config: PathBuf,
+    /// gRPC address, "HOST:PORT" or "unix:PATH"; may be given several times.
+    #[arg(long, env = "MIXFEED_LISTEN", value_delimiter = ',')]
+    listen: Vec<String>,
+    /// Address of /metrics and /healthz; empty turns it off.
+    #[arg(long, env = "MIXFEED_HTTP")]
+    http: Option<String>,
+    /// CPU threads; 0 means one per core.
+    #[arg(long, env = "MIXFEED_THREADS")]
+    threads: Option<usize>,
+    /// Memory that may be promised to streams, such as "2GiB".
+    #[arg(long, env = "MIXFEED_MEMORY")]
+    memory: Option<Size>,
+    /// Write the addresses to this file as JSON once the server serves.
+    #[arg(long)]
+    ready_file: Option<PathBuf>,
+}
+
+/// Serves until a signal comes.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut config = Config::load(&args.config)?;
+    let server = &mut config.server;
+    if !args.listen.is_empty() {
+        server.listen = args.listen;
+    }
+    if let Some(http) = args.http {
+        server.http = http;
+    }
+    server.threads = args.threads.unwrap_or(server.threads);
+    if let Some(memory) = args.memory {
+        let most = |size: &mut Size| size.0 = size.0.min(memory.0);
+        most(&mut server.prefetch);
+        most(&mut server.max_prefetch);
+        server.memory = memory;
+    }
+    let stop = shutdown::watch_signals()?;
+    let handle = metrics::install(crate::job::NUMERICS).context("cannot install metrics")?;
+    let sources = open(&config.sources, &args.config)?;
+    let running = crate::start(&config.server, sources, config.jobs, Some(handle), stop).await?;
+    for endpoint in &running.endpoints {
+        tracing::info!("listening on {endpoint}");
+    }
+    if let Some(http) = &running.http {
+        tracing::info!("metrics on {http}/metrics");
+    }
+    if let Some(file) = &args.ready_file {
+        ready(file, &running).with_context(|| format!("cannot write `{}`", file.display()))?;
+    }
+    running.wait().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Written whole and moved into place: a reader never sees half a file.
+fn ready(file: &Path, running: &crate::Running) -> std::io::Result<()> {
+    let text = serde_json::json!({ "grpc": running.endpoints, "http": running.http }).to_string();
+    let draft = file.with_extension("draft");
+    std::fs::write(&draft, text)?;
+    std::fs::rename(&draft, file)
+}
+
+/// Opens every declared source; paths are relative to the config file. Shows progress on a terminal.
+pub fn open(
+    declared: &BTreeMap<String, source::Declaration>,
+    config: &Path,
+) -> Result<Sources, source::SourceError> {
+    let base = config.parent().unwrap_or(Path::new("."));
+    let mut sources = Sources::new();
+    for (name, declaration) in declared {
+        let bar = bar(name);
+        let source = source::open(name, declaration, base, &|records, what| {
+            bar.set_position(records);
+            bar.set_message(what.to_owned());
+        })?;
+        bar.finish_and_clear();
+        let index = source.index();
+        let (records, groups) = (index.records.len(), index.groups.len());
+        tracing::info!(source = name, kind = source.kind(), records, groups, "source opened");
+        for note in source.notes() {
+            tracing::warn!(source = name, "{note}");
+        }
+        sources.insert(name.clone(), Arc::clone(&source));
+    }
+    Ok(sources)
+}
+
+/// Hidden when the output is no terminal.
+fn bar(source: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {spinner} {pos} records {wide_msg}");
+    let bar = ProgressBar::new_spinner().with_prefix(format!("indexing {source}"));
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
+/// Settings of a private server: any free port of this machine.
+pub fn private() -> config::Server {
+    config::Server { listen: vec!["127.0.0.1:0".into()], http: String::new(), ..Default::default() }
+}

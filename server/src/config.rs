@@ -1,0 +1,246 @@
+//! What the operator wrote: a TOML file, checked whole before a port is bound. Errors name key and line.
+
+use crate::source::Declaration;
+use mixfeed_proto::JobSpec;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Everything in the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[server]`.
+    pub server: Server,
+    /// `[sources.NAME]`.
+    pub sources: BTreeMap<String, Declaration>,
+    /// `[jobs.NAME]`: opened when the server starts.
+    pub jobs: BTreeMap<String, JobSpec>,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// gRPC addresses, "HOST:PORT" or "unix:PATH"; at least one.
+    pub listen: Vec<String>,
+    /// Address of /metrics and /healthz; empty turns it off.
+    pub http: String,
+    /// CPU threads, 0..=4096; 0 means one per core.
+    pub threads: usize,
+    /// Threads that read records, 0..=4096; 0 means 8.
+    pub readers: usize,
+    /// Bytes that may be promised to streams.
+    pub memory: Size,
+    /// Bytes made ahead for a stream that does not say.
+    pub prefetch: Size,
+    /// Most bytes made ahead for one stream.
+    pub max_prefetch: Size,
+    /// Most open jobs, 1..=1000.
+    pub max_jobs: usize,
+    /// Seconds that streams get to end when the server stops.
+    pub drain_timeout: u64,
+    /// Serve gRPC reflection.
+    pub reflection: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: vec!["127.0.0.1:7443".into()],
+            http: "127.0.0.1:7444".into(),
+            threads: 0,
+            readers: 0,
+            memory: Size(2 << 30),
+            prefetch: Size(128 << 20),
+            max_prefetch: Size(1 << 30),
+            max_jobs: 20,
+            drain_timeout: 30,
+            reflection: false,
+        }
+    }
+}
+
+/// A number of bytes: an integer, or text such as "512MiB" or "2GiB".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub usize);
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let wrong = || format!("`{text}` is no size, want bytes or a number with KiB, MiB or GiB");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let shift = match text[digits..].trim() {
+            "" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return Err(wrong()),
+        };
+        let number: usize = text[..digits].parse().map_err(|_| wrong())?;
+        number.checked_mul(1 << shift).map(Size).ok_or_else(wrong)
+    }
+}
+
+impl<'a> Deserialize<'a> for Size {
+    fn deserialize<D: Deserializer<'a>>(input: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Given {
+            Number(u64),
+            Text(String),
+        }
+        match Given::deserialize(input)
+            .map_err(|_| D::Error::custom("want bytes or text such as \"2GiB\""))?
+        {
+            Given::Number(n) => Ok(Size(n as usize)),
+            Given::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
+
+/// A file that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read config `{}`: {error}", path.display())]
+    Read {
+        /// File.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// It is no TOML, or has unknown keys or values of another type; the message shows line and column.
+    #[error("config `{}` is wrong: {error}", path.display())]
+    Parse {
+        /// File.
+        path: PathBuf,
+        /// What the parser says.
+        error: Box<toml::de::Error>,
+    },
+    /// A value that does not fit.
+    #[error("config `{}`, line {line}: `{key}` {why}", path.display())]
+    Value {
+        /// File.
+        path: PathBuf,
+        /// Line of the key, from 1.
+        line: usize,
+        /// Key with its tables, "server.threads".
+        key: String,
+        /// What is there and what is wanted.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that does not fit.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        Config::parse(&text, path)
+    }
+
+    /// As [`Config::load`] from text; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let config: Config = toml::from_str(text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), error: Box::new(error) })?;
+        match config.misfit() {
+            None => Ok(config),
+            Some((key, why)) => {
+                let line = line_of(text, &key);
+                Err(ConfigError::Value { path: path.to_owned(), line, key, why })
+            }
+        }
+    }
+
+    /// The first value that does not fit, with its key.
+    fn misfit(&self) -> Option<(String, String)> {
+        let Server { listen, threads, readers, memory, prefetch, max_prefetch, max_jobs, .. } = &self.server;
+        let wrong = |key: &str, why: String| Some((format!("server.{key}"), why));
+        if listen.is_empty() {
+            return wrong("listen", "is empty, want at least one address".into());
+        }
+        for (key, value) in [("threads", threads), ("readers", readers)] {
+            if *value > 4096 {
+                return wrong(key, format!("is {value}, want 0..=4096"));
+            }
+        }
+        if !(1..=1000).contains(max_jobs) {
+            return wrong("max_jobs", format!("is {max_jobs}, want 1..=1000"));
+        }
+        for (key, size) in [("prefetch", prefetch), ("max_prefetch", max_prefetch)] {
+            if size.0 > memory.0 {
+                return wrong(key, format!("is {}, want at most server.memory ({})", size.0, memory.0));
+            }
+        }
+        let name = |name: &String| name.is_empty() || name.contains('/');
+        let named = self.sources.keys().find(|n| name(n)).map(|n| ("sources", n));
+        named.map(|(table, n)| (format!("{table}.{n}"), "is no name, want one without `/`".into()))
+    }
+}
+
+/// Line of the last part of `key` in its table, from 1; the table's own line when the key is not written out.
+fn line_of(text: &str, key: &str) -> usize {
+    let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let (mut current, mut best) = (String::new(), 1);
+    for (i, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
+            current = header.trim().replace('"', "");
+            if current == table || current == key {
+                best = i + 1;
+            }
+        } else if current == table
+            && line.split('=').next().is_some_and(|k| k.trim().trim_matches('"') == name)
+        {
+            return i + 1;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text, Path::new("mixfeed.toml")).expect_err("wrong").to_string()
+    }
+
+    #[test]
+    fn defaults_fit_and_sizes_have_units() {
+        let config = Config::parse("[server]\nmemory = \"3GiB\"\nprefetch = 1024\n", Path::new("x")).unwrap();
+        assert_eq!(config.server.memory, Size(3 << 30));
+        assert_eq!(config.server.prefetch, Size(1024));
+        assert_eq!(Config::parse("", Path::new("x")).unwrap().server, Server::default());
+    }
+
+    #[test]
+    fn errors_name_key_and_line() {
+        let e = error("[server]\nthreads = 2\nthreds = 3\n");
+        assert!(e.contains("line 3") && e.contains("threds"), "{e}");
+        let e = error("[server]\n\nthreads = 5000\n");
+        assert!(e.contains("line 3: `server.threads` is 5000, want 0..=4096"), "{e}");
+        let e = error("[server]\nmemory = \"12 potatoes\"\n");
+        assert!(e.contains("line 2") && e.contains("potatoes"), "{e}");
+        let e = error("[server]\nlisten = []\n");
+        assert!(e.contains("line 2: `server.listen` is empty"), "{e}");
+        let e = error("[server]\nmemory = \"1MiB\"\nmax_prefetch = \"2MiB\"\nprefetch = 1\n");
+        assert!(e.contains("line 3: `server.max_prefetch`"), "{e}");
+        let e = error("[jobs.a]\nglobal_batch = \"many\"\n");
+        assert!(e.contains("line 2"), "{e}");
+        let e = error("[jobs.a.output]\nlayout = \"nchv\"\n");
+        assert!(e.contains("line 2") && e.contains("nchw, nhwc"), "{e}");
+        let e = error("[server\n");
+        assert!(e.contains("line 1"), "{e}");
+    }
+}

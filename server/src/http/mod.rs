@@ -1,0 +1,62 @@
+//! The plain HTTP port: metrics and liveness.
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::{convert::Infallible, time::Duration};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+/// A scraper that sends no header for so long is cut.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at a time: scrapers and probes, not users.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Answers GET /metrics and /healthz until `stop` turns true.
+pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mut stop: watch::Receiver<bool>) {
+    let mut open = JoinSet::new();
+    let mut upkeep = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if open.len() < MAX_CONNECTIONS => {
+                if let Ok((socket, _)) = accepted {
+                    let metrics = metrics.clone();
+                    open.spawn(async move {
+                        let service = service_fn(move |request| answer(request, metrics.clone()));
+                        let connection = http1::Builder::new()
+                            .timer(TokioTimer::new())
+                            .header_read_timeout(HEADER_TIMEOUT)
+                            .serve_connection(TokioIo::new(socket), service);
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%error, "http connection ended");
+                        }
+                    });
+                }
+            }
+            // Finished connections make room.
+            Some(_) = open.join_next(), if !open.is_empty() => {}
+            // Histograms keep raw samples until they are folded: nobody may be scraping.
+            _ = upkeep.tick() => metrics.run_upkeep(),
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    metrics: PrometheusHandle,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let text = |status, kind, body: String| {
+        let response = Response::builder().status(status).header(CONTENT_TYPE, kind);
+        Ok(response.body(Full::from(body)).expect("constant headers"))
+    };
+    const PLAIN: &str = "text/plain; charset=utf-8";
+    match request.uri().path() {
+        "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render()),
+        "/healthz" => text(StatusCode::OK, PLAIN, "ok\n".into()),
+        "/" => text(StatusCode::OK, PLAIN, "mixfeed: see /metrics and /healthz\n".into()),
+        _ => text(StatusCode::NOT_FOUND, PLAIN, "not found\n".into()),
+    }
+}

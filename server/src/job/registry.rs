@@ -1,0 +1,118 @@
+//! The open jobs of a server.
+
+use super::{Job, JobError, hex, resolve};
+use crate::metrics;
+use crate::source::Source;
+use mixfeed_proto as v1;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Open jobs by name.
+#[derive(Debug)]
+pub struct Jobs {
+    sources: BTreeMap<String, Arc<dyn Source>>,
+    open: Mutex<BTreeMap<String, Arc<Job>>>,
+    limit: usize,
+}
+
+impl Jobs {
+    /// No job yet; at most `limit` at a time, over `sources`.
+    pub fn new(sources: BTreeMap<String, Arc<dyn Source>>, limit: usize) -> Jobs {
+        Jobs { sources, open: Mutex::default(), limit }
+    }
+
+    /// Sources by name.
+    pub fn sources(&self) -> &BTreeMap<String, Arc<dyn Source>> {
+        &self.sources
+    }
+
+    /// Opens `name` with `spec`, or attaches when the same spec is open; returns whether it was created. Without a spec
+    /// it only attaches.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn open(
+        &self,
+        name: &str,
+        spec: Option<v1::JobSpec>,
+        expected: &[u8],
+    ) -> Result<(Arc<Job>, bool), JobError> {
+        let Some(spec) = spec else {
+            let job = self.get(name)?;
+            return expect(&job, expected).map(|()| (job, false));
+        };
+        // Resolving hashes indexes: not under the lock.
+        let job = Arc::new(resolve(name, spec, &self.sources)?);
+        expect(&job, expected)?;
+        let mut open = self.lock();
+        if let Some(known) = open.get(name) {
+            if known.digest == job.digest {
+                return Ok((known.clone(), false));
+            }
+            return Err(JobError::OtherDigest {
+                name: name.into(),
+                open: hex(&known.digest),
+                given: hex(&job.digest),
+            });
+        }
+        if open.len() >= self.limit {
+            return Err(JobError::TooMany { open: open.len(), limit: self.limit });
+        }
+        open.insert(name.into(), job.clone());
+        metrics::jobs(open.len());
+        metrics::weights(name, job.feed.groups.iter().map(|g| (g.name.as_str(), g.weight)));
+        tracing::info!(job = name, digest = hex(&job.digest), "job opened");
+        Ok((job, true))
+    }
+
+    /// The open job called `name`.
+    ///
+    /// # Errors
+    /// [`JobError::Unknown`].
+    pub fn get(&self, name: &str) -> Result<Arc<Job>, JobError> {
+        let open = self.lock();
+        open.get(name).cloned().ok_or_else(|| JobError::Unknown {
+            what: "job",
+            name: name.into(),
+            known: open.keys().cloned().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Jobs by name, from the first one after `after`, at most `most`.
+    pub fn list(&self, after: &str, most: usize) -> Vec<Arc<Job>> {
+        let open = self.lock();
+        open.iter().filter(|(name, _)| name.as_str() > after).take(most).map(|(_, job)| job.clone()).collect()
+    }
+
+    /// Closes `name`: its streams end with ABORTED.
+    ///
+    /// # Errors
+    /// [`JobError::Unknown`].
+    pub fn close(&self, name: &str) -> Result<(), JobError> {
+        let job = self.get(name)?;
+        let mut open = self.lock();
+        open.remove(name);
+        metrics::jobs(open.len());
+        job.closed.send_replace(true);
+        tracing::info!(job = name, "job closed");
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Job>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn expect(job: &Job, expected: &[u8]) -> Result<(), JobError> {
+    if expected.is_empty() || expected == job.digest {
+        return Ok(());
+    }
+    Err(JobError::Expected {
+        name: job.name.clone(),
+        what: "expected_digest",
+        expected: hex(&job.digest),
+        found: hex(expected),
+    })
+}

@@ -1,0 +1,142 @@
+//! Control calls of `FeedService`. Batch streams are answered by [`super::streams`] before they reach the generated
+//! server.
+
+use super::{Shared, status};
+use crate::{metrics, wire};
+use mixfeed_proto::{self as v1, feed_service_server::FeedService};
+use std::{pin::Pin, sync::Arc};
+use tonic::{Request, Response, Status};
+
+/// Entries of a page when the caller does not say.
+const PAGE: u32 = 100;
+/// Most entries of a page.
+const PAGE_MAX: u32 = 1000;
+/// Most jobs of a page: each carries its spec and class names.
+const JOBS_PAGE_MAX: usize = 20;
+
+/// The control half of the service.
+#[derive(Clone, Debug)]
+pub struct Feed(pub Arc<Shared>);
+
+type Parts = Pin<Box<dyn futures_util::Stream<Item = Result<v1::BatchPart, Status>> + Send>>;
+
+/// Counts an answer.
+fn answer<T>(method: &'static str, result: Result<T, Status>) -> Result<Response<T>, Status> {
+    let code = result.as_ref().err().map_or(tonic::Code::Ok, Status::code);
+    metrics::request(method, super::code_name(code));
+    result.map(Response::new)
+}
+
+fn page(size: u32) -> usize {
+    (if size == 0 { PAGE } else { size.min(PAGE_MAX) }) as usize
+}
+
+#[tonic::async_trait]
+impl FeedService for Feed {
+    async fn open_job(
+        &self,
+        request: Request<v1::OpenJobRequest>,
+    ) -> Result<Response<v1::OpenJobResponse>, Status> {
+        let v1::OpenJobRequest { job, spec, expected_digest } = request.into_inner();
+        if *self.0.draining.borrow() {
+            return answer("OpenJob", Err(status::draining()));
+        }
+        let shared = self.0.clone();
+        // Resolving a large job hashes its spec and walks its groups: not on the I/O threads.
+        let opened =
+            tokio::task::spawn_blocking(move || shared.jobs.open(&job, spec, &expected_digest)).await;
+        let opened = opened.map_err(|lost| Status::internal(lost.to_string()))?;
+        let response = |(job, created): (Arc<crate::job::Job>, bool)| v1::OpenJobResponse {
+            job: Some(wire::job_info(&job)),
+            created,
+        };
+        answer("OpenJob", opened.map(response).map_err(|e| status::of_job(&e)))
+    }
+
+    type StreamBatchesStream = Parts;
+    async fn stream_batches(
+        &self,
+        _: Request<v1::StreamBatchesRequest>,
+    ) -> Result<Response<Self::StreamBatchesStream>, Status> {
+        Err(Status::internal("answered before it gets here"))
+    }
+
+    type StreamEvalSetStream = Parts;
+    async fn stream_eval_set(
+        &self,
+        _: Request<v1::StreamEvalSetRequest>,
+    ) -> Result<Response<Self::StreamEvalSetStream>, Status> {
+        Err(Status::internal("answered before it gets here"))
+    }
+
+    type ReplayBatchStream = Parts;
+    async fn replay_batch(
+        &self,
+        _: Request<v1::ReplayBatchRequest>,
+    ) -> Result<Response<Self::ReplayBatchStream>, Status> {
+        Err(Status::internal("answered before it gets here"))
+    }
+
+    type MixPairsStream = Parts;
+    async fn mix_pairs(
+        &self,
+        _: Request<v1::MixPairsRequest>,
+    ) -> Result<Response<Self::MixPairsStream>, Status> {
+        answer("MixPairs", Err(status::unimplemented("MixPairs")))
+    }
+
+    async fn describe_job(
+        &self,
+        request: Request<v1::DescribeJobRequest>,
+    ) -> Result<Response<v1::DescribeJobResponse>, Status> {
+        let job = self.0.jobs.get(&request.into_inner().job).map_err(|e| status::of_job(&e));
+        answer("DescribeJob", job.map(|job| v1::DescribeJobResponse { job: Some(wire::job_info(&job)) }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let v1::ListJobsRequest { page_size, page_token } = request.into_inner();
+        let most = page(page_size).min(JOBS_PAGE_MAX);
+        let mut jobs = self.0.jobs.list(&page_token, most + 1);
+        let more = jobs.len() > most;
+        jobs.truncate(most);
+        let next = if more { jobs.last().map(|j| j.name.clone()) } else { None };
+        let jobs = jobs.iter().map(|j| wire::job_info(j)).collect();
+        answer("ListJobs", Ok(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }))
+    }
+
+    async fn close_job(
+        &self,
+        request: Request<v1::CloseJobRequest>,
+    ) -> Result<Response<v1::CloseJobResponse>, Status> {
+        let closed = self.0.jobs.close(&request.into_inner().job);
+        answer("CloseJob", closed.map(|()| v1::CloseJobResponse {}).map_err(|e| status::of_job(&e)))
+    }
+
+    async fn list_policies(
+        &self,
+        _: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        answer("ListPolicies", Ok(v1::ListPoliciesResponse { policies: wire::policies() }))
+    }
+
+    async fn list_sources(
+        &self,
+        request: Request<v1::ListSourcesRequest>,
+    ) -> Result<Response<v1::ListSourcesResponse>, Status> {
+        let v1::ListSourcesRequest { page_size, page_token } = request.into_inner();
+        let most = page(page_size);
+        let sources = self.0.jobs.sources();
+        let mut names: Vec<&String> = sources.keys().filter(|n| **n > page_token).take(most + 1).collect();
+        let more = names.len() > most;
+        names.truncate(most);
+        let next = if more { names.last().map(|n| (*n).clone()) } else { None };
+        let sources = names.iter().map(|n| wire::source_info(n, sources[*n].as_ref())).collect();
+        answer(
+            "ListSources",
+            Ok(v1::ListSourcesResponse { sources, next_page_token: next.unwrap_or_default() }),
+        )
+    }
+}

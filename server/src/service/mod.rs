@@ -1,0 +1,114 @@
+//! The gRPC edge: thin. Paths that answer with batches go to [`streams`], every other one to the generated servers.
+
+mod feed;
+mod serve;
+pub mod status;
+mod streams;
+
+pub use serve::{Listener, http2, serve};
+
+use crate::assemble::Assembler;
+use crate::job::Jobs;
+use crate::stream::Memory;
+use mixfeed_proto::{self as v1, feed_service_server::FeedServiceServer, mixture_service_server};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+/// Largest request of a control call: a job spec with its policies.
+const MAX_REQUEST: usize = 1 << 20;
+
+/// Limits of one stream.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Bytes made ahead when the client does not say.
+    pub prefetch: usize,
+    /// Most bytes made ahead.
+    pub max_prefetch: usize,
+}
+
+/// What every call needs.
+#[derive(Debug)]
+pub struct Shared {
+    /// Sources and open jobs.
+    pub jobs: Jobs,
+    /// Makes blocks.
+    pub assembler: Assembler,
+    /// Memory of streams.
+    pub memory: Memory,
+    /// Limits of one stream.
+    pub limits: StreamLimits,
+    /// Turns true when the server is stopping.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// The generated servers with health and, if asked, reflection. The reporter turns health off when the server drains.
+pub fn routes(shared: &Arc<Shared>, reflection: bool) -> (Routes, tonic_health::server::HealthReporter) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let feed = FeedServiceServer::new(feed::Feed(shared.clone())).max_decoding_message_size(MAX_REQUEST);
+    let mixture =
+        mixture_service_server::MixtureServiceServer::new(Mixture).max_decoding_message_size(MAX_REQUEST);
+    let mut routes = Routes::builder();
+    routes.add_service(feed).add_service(mixture).add_service(health);
+    if reflection {
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let built = "the descriptor sets are compiled in";
+        routes.add_service(describe().build_v1().expect(built));
+        routes.add_service(describe().build_v1alpha().expect(built));
+    }
+    (routes.routes().prepare(), reporter)
+}
+
+/// Answers UNIMPLEMENTED until the mixture can be learnt.
+#[derive(Clone, Copy, Debug)]
+struct Mixture;
+
+#[tonic::async_trait]
+impl mixture_service_server::MixtureService for Mixture {
+    async fn get_mixture(
+        &self,
+        _: Request<v1::GetMixtureRequest>,
+    ) -> Result<Response<v1::GetMixtureResponse>, Status> {
+        Err(status::unimplemented("GetMixture"))
+    }
+
+    async fn get_mixture_log(
+        &self,
+        _: Request<v1::GetMixtureLogRequest>,
+    ) -> Result<Response<v1::GetMixtureLogResponse>, Status> {
+        Err(status::unimplemented("GetMixtureLog"))
+    }
+
+    async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        Err(status::unimplemented("Report"))
+    }
+}
+
+/// A code as metrics name it.
+fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code as C;
+    match code {
+        C::Ok => "OK",
+        C::Cancelled => "CANCELLED",
+        C::Unknown => "UNKNOWN",
+        C::InvalidArgument => "INVALID_ARGUMENT",
+        C::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        C::NotFound => "NOT_FOUND",
+        C::AlreadyExists => "ALREADY_EXISTS",
+        C::PermissionDenied => "PERMISSION_DENIED",
+        C::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        C::FailedPrecondition => "FAILED_PRECONDITION",
+        C::Aborted => "ABORTED",
+        C::OutOfRange => "OUT_OF_RANGE",
+        C::Unimplemented => "UNIMPLEMENTED",
+        C::Internal => "INTERNAL",
+        C::Unavailable => "UNAVAILABLE",
+        C::DataLoss => "DATA_LOSS",
+        C::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,186 @@
+//! Listeners, connections, and how they end.
+//!
+//! Stopping: health says NOT_SERVING, listeners close, every stream gets a GoAway at its next batch boundary; what is
+//! still open after the drain time is cut.
+
+use super::streams::{self, Call};
+use super::{Shared, routes};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tower::ServiceExt;
+
+/// A connection that answers no ping for so long is dead.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What h2 may hold of a stream's ready bytes; above the frame size, so that it never starves.
+const SEND_BUFFER: usize = 1 << 20;
+/// Streams of one connection.
+const MAX_STREAMS: u32 = 256;
+/// Pause after a failed accept (out of file descriptors, mostly), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where clients come in.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; its file is removed at the end.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Binds "HOST:PORT" or "unix:PATH". A socket file that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// What the system says, with the address.
+    pub async fn bind(address: &str) -> io::Result<Listener> {
+        let name = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on `{address}`: {e}"));
+        let Some(path) = address.strip_prefix("unix:") else {
+            return TcpListener::bind(address).await.map(Listener::Tcp).map_err(name);
+        };
+        let path = PathBuf::from(path);
+        if path.exists() && UnixStream::connect(&path).await.is_err() {
+            std::fs::remove_file(&path).map_err(name)?;
+        }
+        UnixListener::bind(&path).map(|l| Listener::Unix(l, path)).map_err(name)
+    }
+
+    /// The address that a client dials.
+    pub fn endpoint(&self) -> String {
+        match self {
+            Listener::Tcp(l) => l.local_addr().map_or_else(|e| e.to_string(), |a| format!("http://{a}")),
+            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
+                socket.set_nodelay(true)?;
+                Ok(Socket::Tcp(socket))
+            }
+            Listener::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path); // gone already is fine
+        }
+    }
+}
+
+/// Serves until `stop` turns true, then drains for at most `drain`.
+pub async fn serve(
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+    reflection: bool,
+    mut stop: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    let (routes, reporter) = routes(&shared, reflection);
+    for service in ["", "mixfeed.v1.FeedService"] {
+        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(accept(listener, shared.clone(), routes.clone(), stop.clone()));
+    }
+    stopped(&mut stop).await;
+    for service in ["", "mixfeed.v1.FeedService"] {
+        reporter.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+    }
+    let all = async { while accepting.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, all).await.is_err() {
+        tracing::warn!(?drain, "connections were cut: they did not end within the drain time");
+    }
+}
+
+/// Waits for the stop; a sender that is gone stops as well.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Accepts until the server stops, then waits for its connections.
+async fn accept(listener: Listener, shared: Arc<Shared>, routes: Routes, mut stop: watch::Receiver<bool>) {
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // Finished connections are forgotten as they end.
+            Some(_) = open.join_next(), if !open.is_empty() => continue,
+            () = stopped(&mut stop) => break,
+        };
+        match accepted {
+            Ok(Socket::Tcp(socket)) => {
+                open.spawn(connection(socket, shared.clone(), routes.clone(), stop.clone()));
+            }
+            Ok(Socket::Unix(socket)) => {
+                open.spawn(connection(socket, shared.clone(), routes.clone(), stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while open.join_next().await.is_some() {}
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// HTTP/2 as this server speaks it.
+pub fn http2() -> hyper::server::conn::http2::Builder<TokioExecutor> {
+    let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_concurrent_streams(MAX_STREAMS);
+    http2
+}
+
+async fn connection<S>(socket: S, shared: Arc<Shared>, routes: Routes, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let (shared, routes) = (shared.clone(), routes.clone());
+        async move {
+            Ok::<_, Infallible>(match Call::of(request.uri().path()) {
+                Some(call) => streams::answer(&shared, call, request).await,
+                None => match routes.oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                },
+            })
+        }
+    });
+    let connection = http2().serve_connection(TokioIo::new(socket), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}

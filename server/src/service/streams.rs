@@ -1,0 +1,226 @@
+//! Batch streams: the request is checked here, the answer is our own body. The codec never sees a payload byte.
+
+use super::{Shared, code_name, status};
+use crate::job::{Feed, Job, JobError};
+use crate::stream::{self, Ask};
+use crate::{job, metrics};
+use bytes::{Buf, Bytes};
+use http_body_util::{BodyExt, Limited};
+use mixfeed_proto::{self as v1, replay_batch_request::What, stream_batches_request::Start};
+use prost::Message;
+use std::{sync::Arc, time::Instant};
+use tonic::Status;
+
+/// Largest request of a stream.
+const MAX_REQUEST: usize = 64 << 10;
+/// Steps beyond this are refused: 2^40 steps outlast any trainer, and positions stay far from overflow.
+const MAX_STEP: u64 = 1 << 40;
+
+/// The calls that are answered with batch parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Training batches.
+    Batches,
+    /// A pinned set.
+    EvalSet,
+    /// One batch again.
+    Replay,
+}
+
+impl Call {
+    /// The call of a path.
+    pub fn of(path: &str) -> Option<Call> {
+        match path {
+            "/mixfeed.v1.FeedService/StreamBatches" => Some(Call::Batches),
+            "/mixfeed.v1.FeedService/StreamEvalSet" => Some(Call::EvalSet),
+            "/mixfeed.v1.FeedService/ReplayBatch" => Some(Call::Replay),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Call::Batches => "StreamBatches",
+            Call::EvalSet => "StreamEvalSet",
+            Call::Replay => "ReplayBatch",
+        }
+    }
+}
+
+/// Answers a call.
+pub async fn answer<B>(
+    shared: &Shared,
+    call: Call,
+    request: http::Request<B>,
+) -> http::Response<tonic::body::Body>
+where
+    B: http_body::Body + Send,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let asked = Instant::now();
+    let body = match read(request).await {
+        Ok(message) => open(shared, call, message, asked),
+        Err(status) => Err(status),
+    };
+    let code = body.as_ref().err().map_or(tonic::Code::Ok, Status::code);
+    metrics::request(call.name(), code_name(code));
+    match body {
+        Ok(body) => http::Response::builder()
+            .header(http::header::CONTENT_TYPE, "application/grpc")
+            .body(tonic::body::Body::new(body))
+            .expect("a constant header"),
+        Err(status) => status.into_http(),
+    }
+}
+
+/// The one message of the request.
+async fn read<B>(request: http::Request<B>) -> Result<Bytes, Status>
+where
+    B: http_body::Body + Send,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = Limited::new(request.into_body(), MAX_REQUEST).collect().await;
+    let mut bytes = body.map_err(|e| Status::invalid_argument(format!("request: {e}")))?.to_bytes();
+    if bytes.len() < 5 {
+        return Err(Status::invalid_argument("request holds no message"));
+    }
+    let (compressed, len) = (bytes.get_u8(), bytes.get_u32() as usize);
+    if compressed != 0 {
+        return Err(Status::unimplemented("compressed requests are not supported"));
+    }
+    if len != bytes.len() {
+        return Err(Status::invalid_argument(format!(
+            "request: {} bytes follow a length of {len}",
+            bytes.len()
+        )));
+    }
+    Ok(bytes)
+}
+
+fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
+    M::decode(bytes).map_err(|e| Status::invalid_argument(format!("request: {e}")))
+}
+
+fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<stream::Body, Status> {
+    if *shared.draining.borrow() {
+        return Err(status::draining());
+    }
+    let (ask, wanted) = match call {
+        Call::Batches => batches(shared, decode(message)?, asked)?,
+        Call::EvalSet => eval_set(shared, decode(message)?, asked)?,
+        Call::Replay => replay(shared, decode(message)?, asked)?,
+    };
+    let wanted = match wanted {
+        0 => shared.limits.prefetch,
+        asked => usize::try_from(asked).unwrap_or(usize::MAX).min(shared.limits.max_prefetch),
+    };
+    // Two blocks: one being sent, one in the making.
+    let budget = shared.memory.reserve(wanted, 2 * ask.block_bytes()).map_err(|e| status::of_memory(&e))?;
+    Ok(stream::start(&shared.assembler, ask, budget, shared.draining.clone(), status::of_assemble))
+}
+
+fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -> Result<(Ask, u64), Status> {
+    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+    let from = match &request.start {
+        None => 0,
+        Some(Start::FromStep(step)) => *step,
+        Some(Start::Cursor(cursor)) => job.seek(cursor).map_err(|e| status::of_job(&e))?,
+    };
+    let feed = job.feed.clone();
+    check_rank(&feed, request.rank, request.world_size)?;
+    check_step(&job, &feed, from)?;
+    let (rank, world_size) = (request.rank, request.world_size);
+    tracing::debug!(job = job.name, rank, world_size, replica = request.replica, from, "stream opened");
+    Ok((
+        Ask { job, feed, rank, world_size, from, steps: None, training: true, asked },
+        request.prefetch_bytes,
+    ))
+}
+
+fn eval_set(
+    shared: &Shared,
+    request: v1::StreamEvalSetRequest,
+    asked: Instant,
+) -> Result<(Ask, u64), Status> {
+    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+    let pad = match request.last_batch() {
+        v1::LastBatch::Unspecified | v1::LastBatch::Partial => false,
+        v1::LastBatch::Pad => true,
+        v1::LastBatch::Drop => {
+            return Err(status::invalid_field(
+                "last_batch",
+                "is drop, want partial or pad: an eval set drops nothing",
+            ));
+        }
+    };
+    let feed = Arc::new(job.eval(&request.group, request.batch, pad).map_err(|e| status::of_job(&e))?);
+    check_rank(&feed, request.rank, request.world_size)?;
+    check_step(&job, &feed, request.from_step)?;
+    let (rank, world_size, from) = (request.rank, request.world_size, request.from_step);
+    Ok((Ask { job, feed, rank, world_size, from, steps: None, training: false, asked }, 0))
+}
+
+fn replay(shared: &Shared, request: v1::ReplayBatchRequest, asked: Instant) -> Result<(Ask, u64), Status> {
+    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+    let (step, rank, world_size) = match request.what {
+        None => return Err(status::invalid_field("what", "is missing, want a receipt or a step")),
+        Some(What::Step(step)) => (step, request.rank, request.world_size),
+        Some(What::Receipt(receipt)) => {
+            check_receipt(&job, &receipt).map_err(|e| status::of_job(&e))?;
+            (receipt.step, receipt.rank, receipt.world_size)
+        }
+    };
+    let feed = job.feed.clone();
+    check_rank(&feed, rank, world_size)?;
+    check_step(&job, &feed, step)?;
+    if feed.order.steps().is_some_and(|steps| step >= steps) {
+        return Err(status::of_job(&JobError::Position(format!("job `{}` has no step {step}", job.name))));
+    }
+    Ok((Ask { job, feed, rank, world_size, from: step, steps: Some(1), training: true, asked }, 0))
+}
+
+fn check_receipt(job: &Job, receipt: &v1::Receipt) -> Result<(), JobError> {
+    if receipt.numerics != job::NUMERICS {
+        return Err(JobError::Numerics { asked: receipt.numerics.clone() });
+    }
+    if receipt.digest != job.digest[..] {
+        return Err(JobError::Expected {
+            name: job.name.clone(),
+            what: "receipt",
+            expected: job::hex(&job.digest),
+            found: job::hex(&receipt.digest),
+        });
+    }
+    Ok(())
+}
+
+fn check_rank(feed: &Feed, rank: u32, world_size: u32) -> Result<(), Status> {
+    let legal = feed.world_sizes();
+    if legal.binary_search(&world_size).is_err() {
+        let legal = legal.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let why = format!(
+            "is {world_size}, want one of {legal}: ranks take whole blocks of {} slots",
+            feed.mix_block
+        );
+        return Err(status::invalid_field("world_size", why));
+    }
+    if rank >= world_size {
+        return Err(status::invalid_field(
+            "rank",
+            format!("is {rank}, want less than world_size ({world_size})"),
+        ));
+    }
+    Ok(())
+}
+
+/// Ahead of its end a finite job has every step; at its end it answers with EndOfJob.
+fn check_step(job: &Job, feed: &Feed, step: u64) -> Result<(), Status> {
+    let last = feed.order.steps().unwrap_or(MAX_STEP);
+    if step <= last {
+        return Ok(());
+    }
+    let why = format!("step {step} is beyond the end of job `{}`, which has {last} steps", job.name);
+    Err(status::of_job(&JobError::Position(why)))
+}

@@ -1,0 +1,107 @@
+//! Class folders: one file a record.
+
+use super::{
+    Index, Source, SourceError,
+    declare::{LabelFrom, Rules, Verify},
+    draft::{Built, Draft},
+    is_picture, record,
+    walk::{Stamp, Want, walk},
+};
+use bytes::Bytes;
+use std::{fs::File, io::Read, path::PathBuf};
+
+/// A folder of pictures.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+    shown: String,
+    built: Built,
+    /// State of every record's file.
+    stamps: Vec<Stamp>,
+}
+
+impl Folder {
+    /// Indexes the folder.
+    pub fn open(rules: &Rules<'_>, progress: &dyn Fn(u64, &str)) -> Result<Folder, SourceError> {
+        let shown = rules.declared.path.trim_end_matches('/').to_owned();
+        let root = rules.path(&rules.declared.path);
+        if !root.is_dir() {
+            return Err(rules.misfit(format!("path `{shown}` is no folder, want one of class folders")));
+        }
+        let mut found = walk(&root, &Want { shown: &shown, depth: usize::MAX, file: &is_picture, progress })?;
+        let mut notes: Vec<String> =
+            found.others.note("file is no picture", "files are no pictures").into_iter().collect();
+        notes.extend(found.notes());
+        let classes = match rules.labels {
+            LabelFrom::Folder => found.folders.into_iter().filter(|folder| !folder.contains('/')).collect(),
+            LabelFrom::Cls | LabelFrom::Json | LabelFrom::Csv | LabelFrom::Column | LabelFrom::None => {
+                Vec::new()
+            }
+        };
+        let total = found.files.len() as u64;
+        let mut drafts = Vec::with_capacity(found.files.len());
+        for (number, file) in found.files.iter_mut().enumerate() {
+            let name = std::mem::take(&mut file.name);
+            let mut draft = Draft::new(name, number as u32, 0, file.stamp.size);
+            if rules.labels == LabelFrom::Folder {
+                draft.label_by_folder();
+            }
+            if rules.declared.verify == Verify::Content {
+                progress(number as u64, &draft.name);
+                draft.content = Some(hash(&file.path, &format!("{shown}/{}", draft.name))?);
+            }
+            drafts.push(draft);
+        }
+        let stamps = found.files.into_iter().map(|file| file.stamp).collect();
+        let built = Built::new(rules, drafts, classes, notes)?;
+        progress(total, &shown);
+        Ok(Folder { root, shown, built, stamps })
+    }
+}
+
+fn hash(path: &std::path::Path, shown: &str) -> Result<[u8; 32], SourceError> {
+    let mut hasher = blake3::Hasher::new();
+    let hashed = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hasher));
+    hashed.map_err(|error| SourceError::io(shown, error))?;
+    Ok(*hasher.finalize().as_bytes())
+}
+
+impl Source for Folder {
+    fn kind(&self) -> &'static str {
+        "folder"
+    }
+
+    fn index(&self) -> &Index {
+        &self.built.index
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.built.notes
+    }
+
+    fn read(&self, number: u32) -> Result<Bytes, SourceError> {
+        let record = record(&self.built.index, number)?;
+        let shown = format!("{}/{}", self.shown, record.name);
+        let io = |error| SourceError::io(shown.as_str(), error);
+        let file = File::open(self.root.join(&record.name)).map_err(io)?;
+        let indexed = &self.stamps[record.file as usize];
+        let differs = |file: &File| Ok(indexed.differs(&Stamp::of(&file.metadata().map_err(io)?)));
+        if let Some(what) = differs(&file)? {
+            return Err(SourceError::changed(shown, what));
+        }
+        let mut bytes = Vec::with_capacity(record.size as usize + 1); // one more, to meet the end without growing
+        (&file).take(record.size + 1).read_to_end(&mut bytes).map_err(io)?;
+        // Once more: it may have been written to while it was read.
+        if let Some(what) = differs(&file)? {
+            return Err(SourceError::changed(shown, what));
+        }
+        if bytes.len() as u64 != record.size {
+            return Err(SourceError::changed(
+                shown,
+                format!("{} bytes were read, it had {}", bytes.len(), record.size),
+            ));
+        }
+        self.built.verify(number, &bytes, &shown)?;
+        Ok(bytes.into())
+    }
+}

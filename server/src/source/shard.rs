@@ -1,0 +1,215 @@
+//! Shard files: finding them, keeping some open, noticing when one changes.
+
+use super::{
+    SourceError,
+    declare::Rules,
+    lru::Lru,
+    walk::{Found, Stamp, Walk, Want, walk},
+};
+use bytes::Bytes;
+use globset::GlobBuilder;
+use parquet::file::reader::{ChunkReader, Length};
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Files kept open by one source.
+const OPEN_FILES: u64 = 256;
+
+/// One shard.
+#[derive(Debug)]
+pub(super) struct Shard {
+    /// Name in the source: path below the folder, or below the part of the glob without wildcards.
+    pub name: String,
+    /// Name in errors, as the operator would write it.
+    pub shown: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// State when it was indexed.
+    pub stamp: Stamp,
+}
+
+impl Shard {
+    /// Opens it, if it is still what was indexed.
+    pub fn open(&self) -> Result<Positional, SourceError> {
+        let io = |error| SourceError::io(self.shown.as_str(), error);
+        let file = File::open(&self.path).map_err(io)?;
+        self.compare(&Stamp::of(&file.metadata().map_err(io)?))?;
+        Ok(Positional { file: Arc::new(file), len: self.stamp.size, position: 0 })
+    }
+
+    /// Fails when the file at its path is no longer what was indexed.
+    pub fn check(&self) -> Result<(), SourceError> {
+        let metadata =
+            fs::metadata(&self.path).map_err(|error| SourceError::io(self.shown.as_str(), error))?;
+        self.compare(&Stamp::of(&metadata))
+    }
+
+    /// Runs `read`, and fails with `Changed` when the shard changed before or meanwhile, whatever `read` says.
+    pub fn guarded<T>(&self, read: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
+        let got = read();
+        self.check()?;
+        got
+    }
+
+    /// An error about what is in it.
+    pub fn format(&self, why: impl Into<String>) -> SourceError {
+        SourceError::format(self.shown.as_str(), why)
+    }
+
+    fn compare(&self, now: &Stamp) -> Result<(), SourceError> {
+        self.stamp.differs(now).map_or(Ok(()), |what| Err(SourceError::changed(self.shown.as_str(), what)))
+    }
+}
+
+/// The shards of a source by name, and notes on what else is there.
+pub(super) fn find(
+    rules: &Rules<'_>,
+    extensions: &[&str],
+    progress: &dyn Fn(u64, &str),
+) -> Result<(Vec<Shard>, Vec<String>), SourceError> {
+    let declared = rules.declared.path.trim_end_matches('/');
+    let path = rules.path(declared);
+    let (found, shown, notes) = if path.is_file() {
+        let metadata = fs::metadata(&path).map_err(|error| SourceError::io(declared, error))?;
+        let (folder, name) =
+            declared.rsplit_once('/').map_or(("", declared), |(folder, name)| (folder, name));
+        (vec![Found { name: name.into(), path, stamp: Stamp::of(&metadata) }], folder, Vec::new())
+    } else if path.is_dir() {
+        let wanted = |name: &str| extensions.iter().any(|extension| name.ends_with(extension));
+        let quiet = |_, what: &str| progress(0, what);
+        let found =
+            walk(&path, &Want { shown: declared, depth: usize::MAX, file: &wanted, progress: &quiet })?;
+        let others = found.others.note("file is no shard", "files are no shards");
+        let notes = others.into_iter().chain(found.notes()).collect();
+        (found.files, declared, notes)
+    } else {
+        let (found, folder) = glob(rules, declared)?;
+        (found.files, folder, Vec::new())
+    };
+    if found.is_empty() {
+        let what = extensions[0];
+        return Err(rules.misfit(format!("path `{declared}` matches no file, want `{what}` shards")));
+    }
+    let shard = |found: Found| {
+        let shown = if shown.is_empty() { found.name.clone() } else { format!("{shown}/{}", found.name) };
+        Shard { name: found.name, shown, path: found.path, stamp: found.stamp }
+    };
+    Ok((found.into_iter().map(shard).collect(), notes))
+}
+
+/// Files that match the glob `declared`, and the part of it that has no wildcard.
+fn glob<'a>(rules: &Rules<'_>, declared: &'a str) -> Result<(Walk, &'a str), SourceError> {
+    let Some(wild) = declared.find(['*', '?', '[', '{']) else {
+        return Err(
+            rules.misfit(format!("path `{declared}` does not exist, want a shard, a folder or a glob"))
+        );
+    };
+    let cut = declared[..wild].rfind('/');
+    let (folder, pattern) = cut.map_or(("", declared), |cut| (&declared[..cut.max(1)], &declared[cut + 1..]));
+    let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+    let glob = glob.map_err(|error| rules.misfit(format!("path: {error}")))?.compile_matcher();
+    let root = rules.path(folder);
+    if !root.is_dir() {
+        return Err(rules.misfit(format!("path `{declared}`: `{folder}` is no folder, want one with shards")));
+    }
+    let depth = if pattern.contains("**") { usize::MAX } else { pattern.split('/').count() };
+    let wanted = |name: &str| glob.is_match(name);
+    let shown = if folder.is_empty() { "." } else { folder };
+    Ok((walk(&root, &Want { shown, depth, file: &wanted, progress: &|_, _| {} })?, folder))
+}
+
+/// The shards of a source, some of them open.
+#[derive(Debug)]
+pub(super) struct Shards<T> {
+    /// By name.
+    pub shards: Vec<Shard>,
+    open: Lru<T>,
+}
+
+impl<T> Shards<T> {
+    /// Keeps at most [`OPEN_FILES`] of `shards` open.
+    pub fn new(shards: Vec<Shard>) -> Shards<T> {
+        Shards { shards, open: Lru::new(OPEN_FILES) }
+    }
+
+    /// Shard `number`, open; `make` prepares it.
+    pub fn get(
+        &self,
+        number: u32,
+        make: impl FnOnce(&Shard, Positional) -> Result<T, SourceError>,
+    ) -> Result<Arc<T>, SourceError> {
+        let shard = &self.shards[number as usize];
+        self.open.get(number, || Ok((make(shard, shard.open()?)?, 1)))
+    }
+}
+
+/// A file read by position, so that threads that share it don't move each other.
+#[derive(Clone, Debug)]
+pub(super) struct Positional {
+    file: Arc<File>,
+    len: u64,
+    position: u64,
+}
+
+impl Positional {
+    /// `size` bytes from `offset`; fails before it allocates when they are not all there.
+    pub fn range(&self, offset: u64, size: u64) -> io::Result<Vec<u8>> {
+        if offset.checked_add(size).is_none_or(|end| end > self.len) {
+            let why = format!("bytes {offset}..{offset}+{size} of a file of {}", self.len);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+        }
+        let mut bytes = vec![0; size as usize];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+}
+
+impl Read for Positional {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Positional {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
+        };
+        self.position = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+impl Length for Positional {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl ChunkReader for Positional {
+    type T = io::BufReader<Positional>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(io::BufReader::with_capacity(4096, Positional { position: start, ..self.clone() }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        Ok(self.range(start, length as u64)?.into())
+    }
+}
+
+/// Name of `path` for a file that stands for it elsewhere: its own name and a hash of the whole path.
+pub(super) fn alias(path: &Path) -> String {
+    let hash = blake3::hash(path.as_os_str().as_encoded_bytes()).to_hex();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{name}-{}", &hash[..16])
+}

@@ -1,0 +1,186 @@
+//! 8 STREAM: one reader's batches, made ahead within a byte budget and sent in order.
+//!
+//! ```text
+//! make ahead (budget) -> blocks in order -> frames -> body -> HTTP/2 windows -> client
+//! ```
+//! The budget is the only queue limit: a permit is taken before a block is begun and given back when the last of its
+//! bytes left for the socket. A client that stops reading therefore holds its budget and nothing more.
+
+mod body;
+mod memory;
+mod send;
+
+pub use body::Body;
+pub use memory::{Memory, OutOfMemory, Reservation};
+
+use crate::assemble::{AssembleError, Assembler, Block, BlockAt};
+use crate::job::{Feed, Job};
+use crate::metrics::OpenStream;
+use std::{ops::Range, sync::Arc, time::Instant};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Blocks in the making; only bounds bookkeeping, the byte budget is what limits.
+const MAX_AHEAD: usize = 1024;
+/// Frames between the sender and the connection: one being written, one ready.
+const FRAMES: usize = 4;
+/// Unit of budget permits: a semaphore counts in 32 bits.
+const KIB: usize = 1024;
+
+/// How the edge tells a failed block.
+pub type ToStatus = fn(&AssembleError) -> tonic::Status;
+
+/// What a stream delivers.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Job it belongs to.
+    pub job: Arc<Job>,
+    /// Its batches: the job's own feed or one of an eval set.
+    pub feed: Arc<Feed>,
+    /// Rank, < world_size.
+    pub rank: u32,
+    /// Ranks, one of [`Feed::world_sizes`].
+    pub world_size: u32,
+    /// First step.
+    pub from: u64,
+    /// Steps to send at most; `None` until the job ends.
+    pub steps: Option<u64>,
+    /// Whether batches carry cursors of the job.
+    pub training: bool,
+    /// Since when the client waits.
+    pub asked: Instant,
+}
+
+impl Ask {
+    /// Slots of the rank in a full step.
+    fn slots(&self) -> Range<u64> {
+        let per = self.feed.blocks() / u64::from(self.world_size) * self.feed.mix_block;
+        let from = per * u64::from(self.rank);
+        from..(from + per).min(self.feed.order.batch())
+    }
+
+    /// First step that is not sent, and whether the job ends there.
+    fn end(&self) -> (u64, bool) {
+        let asked = self.steps.map_or(u64::MAX, |n| self.from.saturating_add(n));
+        match self.feed.order.steps() {
+            Some(end) if end <= asked && self.steps.is_none() => (end, true),
+            Some(end) => (end.min(asked), false),
+            None => (asked, false),
+        }
+    }
+
+    /// Blocks of the rank in `step`.
+    fn blocks(&self, step: u64) -> Vec<BlockAt> {
+        let places = self.feed.order.step(step);
+        let own = self.slots();
+        let until = own.end.min(places.len() as u64);
+        let starts = (own.start..until).step_by(self.feed.mix_block as usize);
+        let block = |slot: u64| {
+            let end = (slot + self.feed.mix_block).min(until);
+            BlockAt { step, slot, places: places[slot as usize..end as usize].to_vec() }
+        };
+        starts.map(block).collect()
+    }
+
+    /// Bytes that one full block takes at most, sizes of records as indexed on average.
+    pub fn block_bytes(&self) -> usize {
+        let places = self.feed.mix_block.min(self.feed.order.batch()) as usize;
+        places * (self.feed.format.raster.len() + self.feed.image_bytes())
+    }
+}
+
+/// A block on its way; dropped means no longer wanted.
+#[derive(Debug)]
+pub struct Coming(JoinHandle<Result<Block, AssembleError>>);
+
+impl Coming {
+    /// Starts making a block.
+    pub fn spawn(block: impl Future<Output = Result<Block, AssembleError>> + Send + 'static) -> Coming {
+        Coming(tokio::spawn(block))
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the sender gets, in order: a step, its blocks, the next step.
+#[derive(Debug)]
+pub enum Next {
+    /// A step begins.
+    Step {
+        /// Which.
+        step: u64,
+        /// Rows of this rank.
+        rows: u64,
+    },
+    /// A block of the step.
+    Block {
+        /// Its first slot.
+        slot: u64,
+        /// The block.
+        block: Coming,
+    },
+}
+
+/// Starts a stream and returns its response body. `budget` bounds its memory; `draining` turns true when the server
+/// wants its clients to leave; `status` says how a failed block is told.
+pub fn start(
+    assembler: &Assembler,
+    ask: Ask,
+    budget: Reservation,
+    draining: watch::Receiver<bool>,
+    status: ToStatus,
+) -> Body {
+    let (next, coming) = mpsc::channel(MAX_AHEAD);
+    tokio::spawn(make(assembler.clone(), ask.clone(), budget.bytes(), next));
+    send(ask, coming, budget, draining, status)
+}
+
+/// As [`start`], with blocks that the caller makes.
+pub fn send(
+    ask: Ask,
+    coming: mpsc::Receiver<Next>,
+    budget: Reservation,
+    draining: watch::Receiver<bool>,
+    status: ToStatus,
+) -> Body {
+    let (frames, body) = mpsc::channel(FRAMES);
+    tokio::spawn(send::run(ask, coming, frames, draining, status, OpenStream::default(), budget));
+    Body::new(body)
+}
+
+/// Begins blocks in order, as far ahead as the budget allows.
+async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<Next>) {
+    let whole = (budget / KIB).max(1);
+    let budget = Arc::new(Semaphore::new(whole));
+    let permits = |bytes: usize| bytes.div_ceil(KIB).min(whole / 2).max(1) as u32;
+    for step in ask.from..ask.end().0 {
+        let blocks = ask.blocks(step);
+        let rows = blocks.iter().map(|b| ask.feed.rows_of(b.places.len()) as u64).sum();
+        if next.send(Next::Step { step, rows }).await.is_err() {
+            return;
+        }
+        for at in blocks {
+            let (making, keeping) = Assembler::cost(&ask.feed, &at);
+            let take = |bytes: usize| budget.clone().acquire_many_owned(permits(bytes));
+            // A closed channel ends the wait: the client left.
+            let (work, kept) = tokio::select! {
+                both = async { (take(making).await, take(keeping).await) } => both,
+                () = next.closed() => return,
+            };
+            let (Ok(work), Ok(kept)) = (work, kept) else { return };
+            let (assembler, feed, slot) = (assembler.clone(), ask.feed.clone(), at.slot);
+            let block = Coming::spawn(async move {
+                let block = assembler.block(feed, at, Some(kept)).await;
+                drop(work);
+                block
+            });
+            if next.send(Next::Block { slot, block }).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! From blocks in order to frames in order.
+
+use super::body::Out;
+use super::{Ask, Next, Reservation, ToStatus};
+use crate::job::NUMERICS;
+use crate::metrics::{self, OpenStream, Stage, StreamEnd};
+use crate::wire::{self, Columns};
+use bytes::Bytes;
+use mixfeed_proto::{self as v1, batch_part::Part};
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+/// Replaced records that a receipt names; more would break the limit of a message. "sample.flags" marks every one.
+const MAX_REPLACED: usize = 64;
+
+/// The client left.
+struct Gone;
+
+/// Sends until the job ends, the client leaves, or the server stops.
+pub(super) async fn run(
+    ask: Ask,
+    mut coming: mpsc::Receiver<Next>,
+    frames: mpsc::Sender<Out>,
+    draining: watch::Receiver<bool>,
+    status: ToStatus,
+    mut counted: OpenStream,
+    budget: Reservation,
+) {
+    let mut closed = ask.job.closed.subscribe();
+    let mut sender =
+        Sender { ask: &ask, frames: &frames, batch: None, draining, to_status: status, first: true };
+    let (end, status) = tokio::select! {
+        // The job was closed: its readers end wherever they are.
+        _ = closed.wait_for(|closed| *closed) => {
+            (StreamEnd::Closed, Status::aborted(format!("job `{}` was closed", ask.job.name)))
+        }
+        // The client left; nothing else would notice while a block is in the making.
+        () = frames.closed() => (StreamEnd::Client, Status::cancelled("")),
+        done = sender.all(&mut coming) => match done {
+            Ok(done) => done,
+            Err(Gone) => (StreamEnd::Client, Status::cancelled("")),
+        },
+    };
+    if end == StreamEnd::Error {
+        tracing::warn!(job = ask.job.name, rank = ask.rank, %status, "stream failed");
+    }
+    counted.end = end;
+    drop(coming);
+    let _ = frames.send(Out::End(status)).await; // an error means that the client left
+    drop((counted, budget));
+}
+
+/// A batch that is being sent.
+struct Open {
+    step: u64,
+    rows: u64,
+    columns: Columns,
+    image_crc: u32,
+    image_bytes: u64,
+    replaced: Vec<v1::Replacement>,
+}
+
+struct Sender<'a> {
+    ask: &'a Ask,
+    frames: &'a mpsc::Sender<Out>,
+    batch: Option<Open>,
+    draining: watch::Receiver<bool>,
+    to_status: ToStatus,
+    first: bool,
+}
+
+impl Sender<'_> {
+    async fn all(&mut self, coming: &mut mpsc::Receiver<Next>) -> Result<(StreamEnd, Status), Gone> {
+        while let Some(next) = coming.recv().await {
+            match next {
+                Next::Step { step, rows } => {
+                    self.close().await?;
+                    if *self.draining.borrow() {
+                        let reason = "the server is stopping".into();
+                        self.part(Part::GoAway(v1::GoAway { reason, endpoints: Vec::new() })).await?;
+                        return Ok((StreamEnd::Drain, Status::unavailable("the server is stopping")));
+                    }
+                    self.open(step, rows).await?;
+                }
+                Next::Block { slot, mut block } => match (&mut block.0).await {
+                    Ok(Ok(block)) => self.block(slot, block).await?,
+                    Ok(Err(error)) => return Ok((StreamEnd::Error, (self.to_status)(&error))),
+                    Err(lost) => return Ok((StreamEnd::Error, Status::internal(lost.to_string()))),
+                },
+            }
+        }
+        self.close().await?;
+        let (steps, over) = self.ask.end();
+        if over {
+            let (dropped_rows, padded_rows) = self.ask.feed.order.leftovers();
+            metrics::leftovers(dropped_rows, padded_rows);
+            self.part(Part::EndOfJob(v1::EndOfJob { steps, dropped_rows, padded_rows })).await?;
+        }
+        Ok((StreamEnd::Complete, Status::ok("")))
+    }
+
+    async fn open(&mut self, step: u64, rows: u64) -> Result<(), Gone> {
+        let ask = self.ask;
+        let slots = ask.slots();
+        let full: u64 = ask.feed.rows_of_slots(slots.end - slots.start);
+        let header = v1::BatchHeader {
+            step,
+            epoch: ask.feed.order.epoch(step),
+            rank: ask.rank,
+            world_size: ask.world_size,
+            slot_begin: slots.start as u32,
+            slot_end: slots.end as u32,
+            tensors: wire::descriptors(&ask.feed, rows),
+            numerics: NUMERICS.into(),
+            mixture_seq: 1,
+            mixture_id: 1,
+            cursor: ask.training.then(|| ask.job.cursor(step + 1)),
+            smoothing: if ask.feed.labels.dense { 0.0 } else { ask.feed.labels.smoothing },
+            partial: rows < full,
+        };
+        let columns = Columns::new(&ask.feed);
+        self.batch = Some(Open { step, rows, columns, image_crc: 0, image_bytes: 0, replaced: Vec::new() });
+        self.part(Part::Header(header)).await
+    }
+
+    async fn block(&mut self, slot: u64, block: crate::assemble::Block) -> Result<(), Gone> {
+        let start = Instant::now();
+        let batch = self.batch.as_mut().expect("a block follows its step");
+        let offset = batch.image_bytes;
+        let bytes = block.image.bytes.clone();
+        batch.image_crc = crc32c::crc32c_combine(batch.image_crc, block.image.crc, bytes.len());
+        batch.image_bytes += bytes.len() as u64;
+        batch.columns.add(&self.ask.feed, slot, &block);
+        let replaced = block.samples.iter().enumerate().filter_map(|(i, s)| {
+            let bad = s.replaced.as_ref()?;
+            Some(v1::Replacement {
+                slot: (slot + i as u64) as u32,
+                record: bad.record.clone(),
+                reason: bad.reason.to_string(),
+                probes: bad.probes as u32,
+            })
+        });
+        batch.replaced.extend(replaced);
+        batch.replaced.truncate(MAX_REPLACED);
+        drop(block);
+        self.chunks(wire::IMAGE, offset, bytes).await?;
+        Stage::Send.done(start);
+        Ok(())
+    }
+
+    /// Sends what remains of the open batch.
+    async fn close(&mut self) -> Result<(), Gone> {
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        let (small, plan_digest) = batch.columns.finish();
+        let mut crcs = vec![batch.image_crc];
+        let mut bytes = batch.image_bytes;
+        for (i, piece) in small.into_iter().enumerate() {
+            crcs.push(piece.crc);
+            bytes += piece.bytes.len() as u64;
+            self.chunks(wire::IMAGE + 1 + i as u32, 0, piece.bytes).await?;
+        }
+        let ask = self.ask;
+        let receipt = v1::Receipt {
+            digest: ask.job.digest.to_vec().into(),
+            branch: 0,
+            step: batch.step,
+            mixture_seq: 1,
+            numerics: NUMERICS.into(),
+            plan_digest: plan_digest.to_vec().into(),
+            rank: ask.rank,
+            world_size: ask.world_size,
+            replaced: batch.replaced,
+        };
+        self.part(Part::End(v1::BatchEnd { crc32c: crcs, receipt: Some(receipt) })).await?;
+        metrics::delivered(&ask.job.name, batch.rows, bytes);
+        if std::mem::take(&mut self.first) {
+            metrics::first_batch(ask.asked);
+        }
+        Ok(())
+    }
+
+    async fn part(&self, part: Part) -> Result<(), Gone> {
+        self.data(wire::frame(part)).await
+    }
+
+    async fn chunks(&self, tensor: u32, offset: u64, bytes: Bytes) -> Result<(), Gone> {
+        for (head, payload) in wire::chunks(tensor, offset, &bytes) {
+            self.data(head).await?;
+            self.data(payload).await?;
+        }
+        Ok(())
+    }
+
+    async fn data(&self, bytes: Bytes) -> Result<(), Gone> {
+        self.frames.send(Out::Data(bytes)).await.map_err(|_| Gone)
+    }
+}

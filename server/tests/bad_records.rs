@@ -1,0 +1,119 @@
+//! Bad records: replaced as a pure function, told in the receipt, or the end of the job; never a gap.
+#![allow(clippy::unwrap_used)]
+
+mod stand;
+
+use bytes::Bytes;
+use mixfeed_client::{Error, StreamOptions};
+use mixfeed_server::batch::flags;
+use mixfeed_server::source::Memory;
+use stand::{Server, bytes, joined, named, pull, spec};
+
+/// The test pictures, with class "bee" spoilt by `spoil(i)`.
+fn spoilt(spoil: impl Fn(usize, &Bytes) -> Option<Bytes>) -> Memory {
+    let mut records = stand::pictures();
+    let bees = records.iter_mut().filter(|r| r.2 == "bee").enumerate();
+    bees.for_each(|(i, r)| r.1 = spoil(i, &r.1).unwrap_or(r.1.clone()));
+    Memory::new(records).unwrap()
+}
+
+/// A GIF header that declares 60000 x 60000 pixels.
+fn bomb() -> Bytes {
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+    png.extend(60_000u32.to_be_bytes());
+    png.extend(60_000u32.to_be_bytes());
+    png.extend([8, 2, 0, 0, 0, 0, 0, 0, 0]);
+    png.into()
+}
+
+fn half_bad() -> Memory {
+    spoilt(|i, good| match i {
+        0 => Some(Bytes::new()),
+        1 => Some(Bytes::from_static(b"this is a text file named .jpg")),
+        2 => Some(good.slice(..good.len() / 2)),
+        3 => Some(bomb()),
+        _ => None,
+    })
+}
+
+fn tolerant() -> mixfeed_proto::JobSpec {
+    mixfeed_proto::JobSpec { max_bad_fraction: Some(1.0), ..spec() }
+}
+
+#[tokio::test]
+async fn a_bad_record_is_replaced_by_another_of_its_group_and_told() {
+    let server = Server::start(named(half_bad())).await;
+    let client = server.open(&tolerant()).await;
+    let batches = pull(&client, 0, 1, 0, 4).await;
+    let mut replaced = 0;
+    for batch in &batches {
+        let flags = batch.tensor("sample.flags").unwrap().as_u32().unwrap();
+        let told = &batch.receipt().unwrap().replaced;
+        assert_eq!(flags.iter().filter(|f| *f & flags::REPLACED != 0).count(), told.len());
+        for r in told {
+            assert!(
+                r.record.contains("bee") && !r.reason.is_empty() && (1..=16).contains(&r.probes),
+                "{r:?}"
+            );
+            let group = batch.tensor("sample.group").unwrap().as_u32().unwrap()[2 * r.slot as usize];
+            let index = batch.tensor("sample.index").unwrap().as_u64().unwrap()[2 * r.slot as usize];
+            assert_eq!(group, 1, "bees are the second group");
+            assert!((4..7).contains(&index), "a good one: {index}");
+        }
+        replaced += told.len();
+    }
+    assert!(replaced > 0, "two epochs meet the four bad records");
+    // The same on two ranks and from another start.
+    let parts = [pull(&client, 0, 2, 2, 1).await.remove(0), pull(&client, 1, 2, 2, 1).await.remove(0)];
+    assert_eq!(joined(&parts), bytes(&batches[2]));
+}
+
+async fn fails(source: Memory, spec: mixfeed_proto::JobSpec) -> Error {
+    let server = Server::start(named(source)).await;
+    let client = server.open(&spec).await;
+    let mut stream = client.stream("job", StreamOptions::default()).await.unwrap();
+    loop {
+        match stream.next_batch().await {
+            Ok(batch) => assert!(batch.unwrap().step() < 1000, "bad records were never noticed"),
+            Err(error) => return error,
+        }
+    }
+}
+
+#[tokio::test]
+async fn too_many_bad_records_end_the_job_with_the_name_of_one() {
+    let error = fails(half_bad(), mixfeed_proto::JobSpec { max_bad_fraction: Some(0.02), ..spec() }).await;
+    assert!(
+        matches!(&error, Error::DataLoss { message } if message.contains("bee/") && message.contains("0.02")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_group_without_a_good_record_ends_the_job() {
+    let error = fails(spoilt(|_, _| Some(Bytes::new())), tolerant()).await;
+    assert!(matches!(&error, Error::DataLoss { message } if message.contains("bee/")), "{error}");
+}
+
+#[tokio::test]
+async fn limits_of_the_job_make_a_record_bad() {
+    let limits = mixfeed_proto::LimitSpec { max_pixels: 41 * 67, ..Default::default() };
+    let server = Server::start(named(Memory::new(stand::pictures()).unwrap())).await;
+    let client = server.open(&mixfeed_proto::JobSpec { limits: Some(limits), ..tolerant() }).await;
+    let batch = pull(&client, 0, 1, 0, 1).await.remove(0);
+    let told = &batch.receipt().unwrap().replaced;
+    assert!(!told.is_empty() && told[0].reason.contains("2747"), "{told:?}");
+}
+
+#[tokio::test]
+async fn pictures_of_one_pixel_and_of_one_row_are_served() {
+    let line = stand::picture(3, 1, 200);
+    let dot = stand::picture(4, 1, 1);
+    let source = spoilt(move |i, _| {
+        Some(stand::encoded(if i % 2 == 0 { "a.jpg" } else { "a.png" }, if i < 3 { &line } else { &dot }))
+    });
+    let server = Server::start(named(source)).await;
+    let client = server.open(&tolerant()).await;
+    let batches = pull(&client, 0, 1, 0, 4).await;
+    assert!(batches.iter().all(|b| b.receipt().unwrap().replaced.is_empty()));
+}

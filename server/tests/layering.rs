@@ -1,0 +1,129 @@
+//! Who may import whom. The order of rooms is the data flow; an arrow against it is a design change, not a detail.
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// Rooms with the rooms that they may use.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("batch", &[]),
+    ("rng", &[]),
+    ("metrics", &[]),
+    ("source", &["batch", "metrics"]),
+    ("decode", &["batch"]),
+    ("mixture", &["batch", "rng"]),
+    ("plan", &["batch", "rng"]),
+    ("exec", &["batch", "plan"]),
+    ("job", &["batch", "decode", "exec", "metrics", "mixture", "plan", "rng", "source"]),
+    ("assemble", &["batch", "decode", "exec", "job", "metrics", "plan", "source"]),
+    ("wire", &["assemble", "batch", "exec", "job", "plan", "source"]),
+    ("stream", &["assemble", "job", "metrics", "wire"]),
+    ("service", &["assemble", "job", "metrics", "source", "stream", "wire"]),
+    ("http", &[]),
+    ("picture", &["batch"]),
+    ("config", &["source"]),
+    ("shutdown", &[]),
+];
+
+/// Crates with the rooms that may use them.
+const THIRD_PARTY: &[(&str, &[&str])] = &[
+    ("tonic", &["service", "stream"]),
+    ("hyper", &["service", "http"]),
+    ("image", &["decode", "picture"]),
+    ("turbojpeg_sys", &["decode"]),
+    ("fast_image_resize", &["decode"]),
+    ("rand_chacha", &["rng"]),
+    ("rayon", &["assemble", "cli", "exec"]),
+    ("clap", &["cli"]),
+    ("anyhow", &["cli"]),
+    ("mixfeed_client", &["cli"]),
+    ("metrics_exporter_prometheus", &["metrics", "http"]),
+    ("parquet", &["source"]),
+    ("toml", &["config", "cli"]),
+];
+
+/// Text of every file of each room, tests cut off.
+fn rooms() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut rooms = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let inside = path.strip_prefix(&root).unwrap();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if ["tests.rs", "conformance.rs", "lib.rs", "main.rs"].contains(&name.as_str()) {
+                continue;
+            }
+            let room = inside.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+            let code: String =
+                code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            rooms.entry(room).or_insert_with(String::new).push_str(&code);
+        }
+    }
+    rooms
+}
+
+/// Uses of the crate `image`, whose name our registry of image policies shares.
+fn names_image_crate(code: &str) -> bool {
+    ["use image::", "image::Image", "image::Rgb", "image::Dynamic", "image::codecs", "image::Limits"]
+        .iter()
+        .any(|use_| code.contains(use_))
+}
+
+/// Whether `word` begins an import path in `code`: `crate::word`, `use word::`, `word::x`, `{word, `.
+fn names(code: &str, word: &str, ours: bool) -> bool {
+    let hit = |found: usize| {
+        let (before, after) = (&code[..found], &code[found + word.len()..]);
+        let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        if !edge(before.chars().next_back()) || !edge(after.chars().next()) {
+            return false;
+        }
+        let line = before.rsplit('\n').next().unwrap_or("");
+        if ours {
+            before.ends_with("crate::")
+                || (line.trim_start().starts_with("use crate::{") && !line.contains("::{::"))
+        } else {
+            after.starts_with("::") && !before.ends_with("::")
+        }
+    };
+    code.match_indices(word).any(|(at, _)| hit(at))
+}
+
+#[test]
+fn every_room_uses_only_what_it_may() {
+    for (room, code) in rooms().iter().filter(|(room, _)| *room != "cli") {
+        let Some((_, may)) = MAY_USE.iter().find(|(name, _)| name == room) else {
+            panic!("room `{room}` is not in the table: say what it may use");
+        };
+        for (other, _) in MAY_USE.iter().filter(|(other, _)| other != room && !may.contains(other)) {
+            assert!(!names(code, other, true), "`{room}` must not use `{other}`");
+        }
+        assert!(!names(code, "cli", true), "`{room}` must not use `cli`");
+    }
+}
+
+#[test]
+fn third_party_borders_hold() {
+    for (room, code) in rooms() {
+        for (krate, may) in THIRD_PARTY {
+            let used = if *krate == "image" { names_image_crate(&code) } else { names(&code, krate, false) };
+            assert!(may.contains(&room.as_str()) || !used, "`{room}` must not use `{krate}`");
+        }
+    }
+}
+
+#[test]
+fn the_test_sees_imports() {
+    assert!(names("use crate::exec::Format;", "exec", true));
+    assert!(names("let x = crate::wire::frame();", "wire", true));
+    assert!(names("use crate::{exec, wire};", "exec", true));
+    assert!(!names("fn exec() {}", "exec", true));
+    assert!(names("use tonic::Status;", "tonic", false));
+    assert!(!names("use tonic_types::Status;", "tonic", false));
+}
