@@ -64,7 +64,6 @@ $(VENV)/ready: $(STOCK)/requirements.txt
 # Pictures of what the server sends: demo/*.png.
 demo: build
 	target/release/mixfeed demo --out demo
-	@for picture in demo/*.png; do echo "picture: $$picture"; done
 
 # Speed against other loaders: bench.jsonl. BENCH="--quick --only NAME,..." narrows it.
 bench: build
