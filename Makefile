@@ -1,0 +1,74 @@
+# The commands of this repository; CI runs `make test` and nothing else.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.NOTPARALLEL:
+
+STOCK := client/tests/stock
+VENV := .venv-test
+
+# Runs target $(1) and prints how long it took.
+timed = @begin=$$EPOCHREALTIME; $(MAKE) --no-print-directory $(1); \
+	awk -v begin="$$begin" -v end="$$EPOCHREALTIME" 'BEGIN { printf "== $(1): %.1f min\n", (end - begin) / 60 }'
+
+.PHONY: setup build fmt lint test test-rust test-stock doc demo bench clean
+
+# What a fresh Debian with Rust and Python lacks; all of it from package registries.
+setup:
+	@need=(); \
+	command -v cc >/dev/null || need+=(build-essential); \
+	command -v cmake >/dev/null || need+=(cmake); \
+	command -v nasm >/dev/null || need+=(nasm); \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv); \
+	if (( $${#need[@]} )); then \
+		if (( $$(id -u) )); then echo "install first: $${need[*]}" >&2; exit 1; fi; \
+		apt-get update -qq; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${need[@]}" </dev/null; \
+	fi
+	@cargo fetch --locked --quiet
+
+# The program, optimised: target/release/mixfeed.
+build: setup
+	cargo build --release --bin mixfeed
+
+fmt:
+	cargo fmt --all
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+test: setup
+	$(call timed,lint)
+	$(call timed,test-rust)
+	$(call timed,doc)
+	$(call timed,test-stock)
+
+test-rust:
+	cargo test --workspace
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# `--tests` for the features of `cargo test --workspace`: nothing is compiled twice.
+test-stock: $(VENV)/ready
+	cargo build --workspace --bins --tests
+	$(VENV)/bin/python -m pytest $(STOCK)
+
+$(VENV)/ready: $(STOCK)/requirements.txt
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Pictures of what the server sends: demo/*.png.
+demo: build
+	target/release/mixfeed demo --out demo
+
+# Speed against other loaders: bench.jsonl. BENCH="--quick --only NAME,..." narrows it.
+bench: build
+	python3 server/benches/bench.py $(BENCH)
+
+clean:
+	cargo clean
+	rm -rf demo bench.jsonl bench-data .venv-test .venv-bench

@@ -1,0 +1,63 @@
+"""Starts the real program on free ports and stops it as an operator would."""
+
+import json
+import signal
+import subprocess
+import time
+
+import grpc
+
+CONFIG = """
+[server]
+listen = ["127.0.0.1:0"]
+http = "127.0.0.1:0"
+reflection = true
+
+[sources.photos]
+kind = "folder"
+path = {path}
+"""
+SECONDS_TO_START = 120
+SECONDS_TO_STOP = 60
+
+
+class Server:
+    """A running `mixfeed serve`; leaving the block stops it and checks that it went well."""
+
+    def __init__(self, root, folder):
+        config, self.ready, self.log = folder / "mixfeed.toml", folder / "ready.json", folder / "stderr"
+        config.write_text(CONFIG.format(path=json.dumps(str(root / "demo-data/photos"))))
+        program = [root / "target/debug/mixfeed", "serve", "--config", config, "--ready-file", self.ready]
+        with self.log.open("wb") as stderr:
+            self.process = subprocess.Popen(program, cwd=folder, stdin=subprocess.DEVNULL, stderr=stderr)
+
+    def __enter__(self):
+        try:
+            self.addresses = self._wait()
+        except BaseException:
+            self.process.kill()
+            raise
+        target = self.addresses["grpc"][0].removeprefix("http://")
+        self.channel = grpc.insecure_channel(target)  # no option: the default limit of 4 MiB a message stays
+        return self
+
+    def __exit__(self, *_):
+        self.channel.close()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(SECONDS_TO_STOP)
+        finally:
+            self.process.kill()
+        assert code == 0, f"exit code {code}: {self.log.read_text()}"
+
+    def _wait(self):
+        """Addresses, once the server serves; fails as soon as it dies."""
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not self.ready.exists():
+            try:
+                code = self.process.wait(0.02)
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() < deadline, f"not ready: {self.log.read_text()}"
+            else:
+                raise AssertionError(f"exit code {code}: {self.log.read_text()}")
+        return json.loads(self.ready.read_text())

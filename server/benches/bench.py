@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""Runs every bench and writes bench.jsonl: one object a line, with "ratio", "value" and "unit", or "skipped".
+
+Ratios above 1 are faster than the peer. The image job is run as a user runs it, `mixfeed serve` and a client as two
+processes on all cores, and its runs alternate with those of the peers, so that other work on the machine meets all of
+them; figures are medians over the rounds.
+
+  wire_vs_tcp, wire_vs_tonic        a batch over loopback, against plain TCP and tonic's codec (wire.rs)
+  wire_gb_per_s                     the same in GB/s
+  mixup_vs_memcpy, cutmix_vs_memcpy mixing against copying the bytes it moves (exec.rs)
+  images_vs_PEER                    JPEG files to mixed batches of 256 x 3 x 224 x 224, samples/s (image_loaders.py)
+  images_vs_decode                  the same against decoding alone, one bare decoder a core (decode.rs)
+  seek_ms                           a process just started: the position of every slot of step 10,000,000 (seek.rs)
+  first_batch_ms                    a server just started: from OpenJob to the first batch of 256
+  first_batch_far_ms                the same at step 10,000,000
+  rss_growth_mib                    resident memory of the server: growth over the later three quarters of its batches
+  rss_stalled_mib                   resident memory while a client has stopped reading
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE / "peers"))
+
+from environment import Unavailable, python  # noqa: E402
+from served import Server  # noqa: E402
+
+PROGRAM = ROOT / "target/release/mixfeed"
+DATA = ROOT / "bench-data"
+FAR = 10_000_000
+CORES = len(os.sched_getaffinity(0))
+# Bench name -> (packages, name in image_loaders.py).
+PEERS = {
+    "images_vs_dali": ("dali", "dali"),
+    "images_vs_torchvision": ("torchvision", "torch-jpeg"),
+    "images_vs_tfdata": ("tfdata", "tfdata"),
+}
+PEER_SECONDS = 300
+
+
+def pictures():
+    """Folder of the photographs, made when it is not there."""
+    if not (DATA / "jpegs/complete").exists():
+        maker = python(ROOT, "pictures")
+        subprocess.run([HERE / "peers/get_images.sh", DATA], check=True, env={**os.environ, "PYTHON": str(maker)})
+    return DATA / "jpegs/train"
+
+
+def cargo(bench, *arguments, copies=1):
+    """Outputs of a bench program of the server crate, run as `copies` processes at once."""
+    if not (HERE / f"{bench}.rs").exists():
+        raise Unavailable(f"server/benches/{bench}.rs is not there")
+    command = ["cargo", "bench", "--quiet", "-p", "mixfeed-server", "--bench", bench]
+    built = subprocess.run([*command, "--no-run"], cwd=ROOT, stdin=subprocess.DEVNULL)
+    if built.returncode != 0:
+        raise Unavailable(f"{bench} does not compile")
+    command += ["--", *map(str, arguments)]
+    piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, cwd=ROOT, **piped) for _ in range(copies)]
+    outputs = [program.communicate()[0] for program in running]
+    if any(program.returncode != 0 for program in running):
+        raise Unavailable(f"{bench} failed")
+    return outputs
+
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def finished(program, *needs):
+    """A group of benches whose program prints their lines itself; `needs` make its arguments."""
+
+    def run(wanted, _):
+        (text,) = cargo(program, *(need() for need in needs))
+        found = {line["bench"]: line for line in json_lines(text) if "bench" in line}
+        for bench in wanted:
+            yield found.get(bench, {"bench": bench, "skipped": f"{program}.rs printed no such line"})
+
+    return run
+
+
+def ours(options):
+    with Server(PROGRAM, pictures()) as server:
+        return server.pull("images", options.batches, warmup=4)["samples_per_s"]
+
+
+def loader(packages, name, options):
+    """Samples a second of a peer."""
+    command = [python(ROOT, packages), HERE / "peers/image_loaders.py", pictures(), "--peers", name]
+    command += ["--workers", str(CORES), "--batches", str(options.batches)]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PEER_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"no result within {PEER_SECONDS} s") from None
+    found = json_lines(done.stdout)
+    if not found:
+        raise Unavailable((done.stderr.strip().splitlines() or ["it printed nothing"])[-1])
+    if "skipped" in found[0]:
+        raise Unavailable(found[0]["skipped"])
+    return found[0]["samples_per_s"]
+
+
+def bare_decode():
+    """Random crops a second of one bare decoder on every core, all at once."""
+    texts = cargo("decode", pictures(), copies=CORES)
+    return sum(float(re.search(r"random crops +([0-9.]+) /s", text)[1]) for text in texts)
+
+
+def images(wanted, options):
+    """Rounds of the image job and of its peers, one run after the other."""
+    runs = {"ours": lambda: ours(options), "images_vs_decode": bare_decode}
+    for bench, (packages, name) in PEERS.items():
+        runs[bench] = lambda packages=packages, name=name: loader(packages, name, options)
+    rates, skipped = {name: [] for name in ("ours", *wanted)}, {}
+    for number in range(options.rounds):
+        for name in rates:
+            if name in skipped:
+                continue
+            try:
+                rates[name].append(runs[name]())
+                print(f"round {number + 1}: {name}: {rates[name][-1]:.0f} samples/s", file=sys.stderr, flush=True)
+            except Unavailable as why:
+                skipped[name] = str(why)
+    own = median(rates["ours"])
+    for bench in wanted:
+        if bench in skipped:
+            yield {"bench": bench, "skipped": skipped[bench]}
+            continue
+        rate = median(rates[bench])
+        yield {
+            "bench": bench,
+            "ratio": round(own / rate, 3),
+            "peer": bench.removeprefix("images_vs_"),
+            "samples_per_s": round(own, 1),
+            "peer_samples_per_s": round(rate, 1),
+            "rounds": options.rounds,
+        }
+
+
+def latency(wanted, options):
+    """Each run has a server of its own."""
+    steps = {"first_batch_ms": 0, "first_batch_far_ms": FAR}
+    for bench in wanted:
+        times = []
+        for _ in range(options.rounds):
+            with Server(PROGRAM, pictures()) as server:
+                times.append(server.pull("images", 1, from_step=steps[bench])["first_batch_ms"])
+        yield {"bench": bench, "value": round(median(times), 1), "unit": "ms", "rounds": options.rounds}
+
+
+def memory(wanted, options):
+    """One server; a long pull, then a client that stops reading."""
+    batches = 40 if options.quick else 200
+    with Server(PROGRAM, pictures()) as server:
+        server.pull("images", batches // 4)
+        early = server.memory("VmRSS")
+        server.pull("images", batches - batches // 4, from_step=batches // 4)
+        late, most = server.memory("VmRSS"), server.memory("VmHWM")
+        facts = {"start_mib": round(early, 1), "end_mib": round(late, 1), "peak_mib": round(most, 1), "batches": batches}
+        values = {"rss_growth_mib": (late - early, facts)}
+        if "rss_stalled_mib" in wanted:
+            values["rss_stalled_mib"] = (server.stall("images", 4), {"idle_mib": round(late, 1)})
+    for bench in wanted:
+        value, more = values[bench]
+        yield {"bench": bench, "value": round(value, 1), "unit": "MiB", **more}
+
+
+# Functions with the benches that they run.
+GROUPS = [
+    (finished("exec"), ["mixup_vs_memcpy", "cutmix_vs_memcpy"]),
+    (finished("wire"), ["wire_vs_tcp", "wire_vs_tonic", "wire_gb_per_s"]),
+    (images, ["images_vs_torchvision", "images_vs_dali", "images_vs_tfdata", "images_vs_decode"]),
+    (finished("seek", pictures), ["seek_ms"]),
+    (latency, ["first_batch_ms", "first_batch_far_ms"]),
+    (memory, ["rss_growth_mib", "rss_stalled_mib"]),
+]
+NAMES = [name for _, names in GROUPS for name in names]
+
+
+def measured(only, options):
+    for run, names in GROUPS:
+        wanted = [name for name in names if name in only]
+        if not wanted:
+            continue
+        try:
+            yield from run(wanted, options)
+        except Unavailable as why:
+            yield from ({"bench": name, "skipped": str(why)} for name in wanted)
+
+
+def shown(line):
+    if "skipped" in line:
+        return f"{line['bench']:<22} skipped: {line['skipped']}"
+    what = f"{line['ratio']:.2f} x" if "ratio" in line else f"{line['value']:.1f} {line['unit']}"
+    rest = "  ".join(f"{k}={v}" for k, v in line.items() if k not in ("bench", "ratio", "value", "unit", "peer"))
+    return f"{line['bench']:<22} {what:>12}   {rest}"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(NAMES), metavar="NAME,...", help="run these benches only")
+    parser.add_argument("--quick", action="store_true", help="one short round; for checking, not for quoting")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench.jsonl")
+    options = parser.parse_args()
+    options.only = options.only.split(",")
+    unknown = sorted(set(options.only) - set(NAMES))
+    if unknown:
+        parser.error(f"no bench `{unknown[0]}`, want some of {', '.join(NAMES)}")
+    options.rounds, options.batches = (1, 8) if options.quick else (3, 24)
+    return options
+
+
+def main():
+    options = arguments()
+    if not PROGRAM.exists():
+        sys.exit("target/release/mixfeed is not there: run `make build` first")
+    with options.out.open("w") as out:
+        for line in measured(options.only, options):
+            print(shown(line), flush=True)
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+
+
+if __name__ == "__main__":
+    main()
