@@ -165,9 +165,12 @@ pub fn first_batch(since: Instant) {
     histogram!(FIRST_BATCH).record(since.elapsed().as_secs_f64());
 }
 
-/// Rows of a group were assembled.
-pub fn group_rows(group: &str, rows: u64) {
-    counter!(GROUP_SAMPLES, "group" => group.to_owned()).increment(rows);
+/// Rows of a job's groups were assembled; groups beyond the first 64 count as "other".
+pub fn group_rows<'a>(rows: impl Iterator<Item = (&'a str, u64)>) {
+    for (i, (group, rows)) in rows.enumerate().filter(|(_, (_, rows))| *rows > 0) {
+        let group = if i < MAX_GROUPS { group } else { "other" };
+        counter!(GROUP_SAMPLES, "group" => group.to_owned()).increment(rows);
+    }
 }
 
 /// Shares of a job's groups, out of 2^32.

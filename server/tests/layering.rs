@@ -41,32 +41,38 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("toml", &["config", "cli"]),
 ];
 
-/// Text of every file of each room, tests cut off.
+/// Text of every file of each room, without tests and comments.
 fn rooms() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut rooms = BTreeMap::new();
-    let mut folders = vec![root.clone()];
+    let (mut rooms, mut folders) = (BTreeMap::new(), vec![root.clone()]);
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
+        let paths: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+        let texts: Vec<_> =
+            paths.iter().filter(|p| p.is_file()).map(|p| (p, fs::read_to_string(p).unwrap())).collect();
+        let tests: Vec<String> = texts.iter().flat_map(|(_, text)| test_modules(text)).collect();
+        folders.extend(paths.iter().filter(|p| p.is_dir()).cloned());
+        for (path, text) in &texts {
+            let name = path.file_stem().unwrap().to_string_lossy();
+            if tests.iter().any(|t| *t == name) || ["lib", "main"].contains(&&*name) {
                 continue;
             }
             let inside = path.strip_prefix(&root).unwrap();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if ["tests.rs", "conformance.rs", "lib.rs", "main.rs"].contains(&name.as_str()) {
-                continue;
-            }
             let room = inside.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
-            let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
-            let code: String =
-                code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-            rooms.entry(room).or_insert_with(String::new).push_str(&code);
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            let code: Vec<&str> = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect();
+            rooms.entry(room).or_insert_with(String::new).push_str(&code.join("\n"));
         }
     }
     rooms
+}
+
+/// Names of the modules in files of their own that `text` declares for tests only.
+fn test_modules(text: &str) -> Vec<String> {
+    let after = text.split("#[cfg(test)]\nmod ").skip(1);
+    after
+        .filter_map(|rest| rest.split_once(';').map(|(name, _)| name.to_owned()))
+        .filter(|n| !n.contains(' '))
+        .collect()
 }
 
 /// Uses of the crate `image`, whose name our registry of image policies shares.

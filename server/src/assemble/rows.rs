@@ -179,11 +179,8 @@ fn plan(feed: &Feed, at: &BlockAt, samples: &[Sample]) -> Plan {
 }
 
 fn count(feed: &Feed, samples: &[Sample], plan: &Plan) {
-    for (g, group) in feed.groups.iter().enumerate() {
-        let rows = samples.iter().filter(|s| s.id.group as usize == g).count();
-        if rows > 0 {
-            metrics::group_rows(&group.name, rows as u64);
-        }
-    }
+    let mut rows = vec![0; feed.groups.len()];
+    samples.iter().for_each(|s| rows[s.id.group as usize] += 1);
+    metrics::group_rows(feed.groups.iter().map(|g| g.name.as_str()).zip(rows));
     metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
 }

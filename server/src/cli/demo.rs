@@ -79,7 +79,7 @@ fn describe(batch: &Batch) {
 
 /// Writes the sheets; every pixel of "result" came over the wire.
 fn draw(args: &Args, feed: &Feed, batch: &Batch) -> anyhow::Result<()> {
-    let shown = Shown::new(feed, batch.step())?;
+    let shown = &Shown::new(feed, batch.step())?;
     let pixels = batch.images()?.as_u8()?;
     let received: Vec<&[u8]> = pixels.chunks_exact(feed.image_bytes()).collect();
     for (i, row) in received.iter().enumerate() {
@@ -87,9 +87,11 @@ fn draw(args: &Args, feed: &Feed, batch: &Batch) -> anyhow::Result<()> {
     }
     println!("checked    all {} rows of the first batch: bytes received are the bytes made", received.len());
 
-    let rows = &shown.plan.rows;
-    let first_of = |p: usize| rows.iter().position(|r| r.policy == Some(p as u32) && !r.ops.is_empty());
-    let lines = (0..feed.mix.members.len()).filter_map(first_of).map(|i| shown.line(feed, i, received[i]));
+    // Of each policy the row that shows most of both pictures.
+    let even = |i: &usize| (shown.plan.rows[*i].own * 1e3 - 500.0).abs() as u32;
+    let of = |p: usize| (0..received.len()).filter(move |i| shown.plan.rows[*i].policy == Some(p as u32));
+    let lines = (0..feed.mix.members.len()).filter_map(|p| of(p).min_by_key(even));
+    let lines = lines.map(|i| shown.line(feed, i, received[i]));
     let subtitle = "one row per policy; label weights under each result are what the trainer receives".into();
     let sheet =
         picture::Sheet { title: "mixfeed demo: mixing policies".into(), subtitle, lines: lines.collect() };

@@ -21,6 +21,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const SEND_BUFFER: usize = 1 << 20;
 /// Streams of one connection.
 const MAX_STREAMS: u32 = 256;
+/// Connections of one listener.
+const MAX_CONNECTIONS: usize = 4096;
 /// Pause after a failed accept (out of file descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -116,7 +118,8 @@ async fn accept(listener: Listener, shared: Arc<Shared>, routes: Routes, mut sto
     let mut open = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            // Further clients wait in the system's queue.
+            accepted = listener.accept(), if open.len() < MAX_CONNECTIONS => accepted,
             // Finished connections are forgotten as they end.
             Some(_) = open.join_next(), if !open.is_empty() => continue,
             () = stopped(&mut stop) => break,

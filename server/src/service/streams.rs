@@ -8,11 +8,16 @@ use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Limited};
 use mixfeed_proto::{self as v1, replay_batch_request::What, stream_batches_request::Start};
 use prost::Message;
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tonic::Status;
 
 /// Largest request of a stream.
 const MAX_REQUEST: usize = 64 << 10;
+/// A request that is not complete by then is given up.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Steps beyond this are refused: 2^40 steps outlast any trainer, and positions stay far from overflow.
 const MAX_STEP: u64 = 1 << 40;
 
@@ -59,9 +64,10 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let asked = Instant::now();
-    let body = match read(request).await {
-        Ok(message) => open(shared, call, message, asked),
-        Err(status) => Err(status),
+    let body = match tokio::time::timeout(REQUEST_TIMEOUT, read(request)).await {
+        Ok(Ok(message)) => open(shared, call, message, asked),
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded(format!("the request took longer than {REQUEST_TIMEOUT:?}"))),
     };
     let code = body.as_ref().err().map_or(tonic::Code::Ok, Status::code);
     metrics::request(call.name(), code_name(code));
