@@ -142,13 +142,17 @@ async fn every_layout_type_and_label_form_is_served() {
             let values: Vec<f32> = match dtype {
                 Dtype::U8 => image.as_u8().unwrap().iter().map(|v| f32::from(*v) / 255.0).collect(),
                 Dtype::F16 => image.as_f16().unwrap().iter().map(|v| v.to_f32()).collect(),
+                Dtype::F32 => image.as_f32().unwrap().to_vec(),
                 Dtype::Bf16 => image.as_bf16().unwrap().iter().map(|v| v.to_f32()).collect(),
-                _ => image.as_f32().unwrap().to_vec(),
+                Dtype::Unspecified
+                | Dtype::F64
+                | Dtype::I32
+                | Dtype::I64
+                | Dtype::U16
+                | Dtype::U32
+                | Dtype::U64 => unreachable!(),
             };
-            let planar = match layout {
-                ImageLayout::Nhwc => transposed(&values),
-                _ => values,
-            };
+            let planar = if layout == ImageLayout::Nhwc { transposed(&values) } else { values };
             let first = reference.get_or_insert(planar.clone());
             // u8 rounds blends to 1/255, bf16 keeps 8 bits.
             let worst = first.iter().zip(&planar).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -5,7 +5,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use mixfeed_client::{Client, ClientOptions, Start, StreamOptions};
 use mixfeed_proto::JobSpec;
 use serde::Serialize;
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -57,7 +60,7 @@ struct Pulled {
 
 /// Pulls and measures.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let spec = args.spec.as_ref().map(|file| read(file)).transpose()?;
+    let spec = args.spec.as_deref().map(read).transpose()?;
     let client =
         Client::connect_with(args.endpoint, ClientOptions::default().prefetch_bytes(args.prefetch_bytes))
             .await?;
@@ -125,7 +128,7 @@ fn print(json: bool, pulled: &Pulled) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(file: &PathBuf) -> anyhow::Result<JobSpec> {
+fn read(file: &Path) -> anyhow::Result<JobSpec> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read spec `{}`", file.display()))?;
     toml::from_str(&text).with_context(|| format!("spec `{}` is wrong", file.display()))

@@ -24,7 +24,10 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mut stop: w
                 if let Ok((socket, _)) = accepted {
                     let metrics = metrics.clone();
                     open.spawn(async move {
-                        let service = service_fn(move |request| answer(request, metrics.clone()));
+                        let service = service_fn(move |request| {
+                            let response = answer(&request, &metrics);
+                            async move { Ok::<_, Infallible>(response) }
+                        });
                         let connection = http1::Builder::new()
                             .timer(TokioTimer::new())
                             .header_read_timeout(HEADER_TIMEOUT)
@@ -44,13 +47,10 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mut stop: w
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    metrics: PrometheusHandle,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+fn answer(request: &Request<Incoming>, metrics: &PrometheusHandle) -> Response<Full<Bytes>> {
     let text = |status, kind, body: String| {
         let response = Response::builder().status(status).header(CONTENT_TYPE, kind);
-        Ok(response.body(Full::from(body)).expect("constant headers"))
+        response.body(Full::from(body)).expect("constant headers")
     };
     const PLAIN: &str = "text/plain; charset=utf-8";
     match request.uri().path() {

@@ -139,7 +139,7 @@ pub struct LabelRule {
 #[derive(Debug)]
 pub enum Order {
     /// The job's training sequence.
-    Train(Sequence),
+    Train(Box<Sequence>),
     /// A pinned set in order, once.
     Eval {
         /// Group of the job... of each record in order: (group, index).

@@ -127,7 +127,7 @@ pub fn resolve(
         fields: Bank::new(spec.seed, view.height, view.width),
         mix_stream: Stream::new(spec.seed, "mix"),
         view_stream: Stream::new(spec.seed, "view"),
-        order: Order::Train(sequence),
+        order: Order::Train(Box::new(sequence)),
         mix_block: u64::from(spec.mix_block.min(batch)),
         labels: LabelRule { dense, smoothing },
         max_bad_fraction: max_bad,
@@ -429,7 +429,7 @@ fn mix(check: &mut Check, spec: &mut v1::JobSpec) -> (MixRule, f64) {
     let choose = if given.choose() == v1::Choose::Row { v1::Choose::Row } else { v1::Choose::Batch };
     given.set_choose(choose);
     let gate = *given.gate_prob.get_or_insert(1.0);
-    let schedule = given.schedule.clone().unwrap_or_default();
+    let schedule = given.schedule.unwrap_or_default();
     let warmup = match schedule.warmup() {
         W::Unspecified => None,
         W::Linear => Some(Warmup::Linear),

@@ -193,7 +193,9 @@ fn windows(groups: &[GroupRule], weights: Weights) -> (Vec<Window>, Option<u64>)
             Exhaustion::Leave { after } if !gone[g] => {
                 now.position(g, after.checked_sub(now.before[g])?).map(|items| (items, g))
             }
-            _ => None,
+            Exhaustion::Repeat | Exhaustion::StopFirst | Exhaustion::StopLast | Exhaustion::Leave { .. } => {
+                None
+            }
         };
         let Some((items, g)) = groups.iter().enumerate().filter_map(leave).min() else {
             return (windows, None);
