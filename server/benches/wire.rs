@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)] // a bench may stop at the first surprise
 
 use bytes::Bytes;
-use mixfeed_client::{Client, StreamOptions};
+use mixfeed_client::{Client, ClientOptions, StreamOptions};
 use mixfeed_proto::{self as v1, MAX_PAYLOAD_BYTES, batch_part::Part};
 use mixfeed_server::assemble::{Assembler, Block, BlockAt};
 use mixfeed_server::job::{self, Job};
@@ -103,7 +103,13 @@ fn serve_tcp() {
 
 async fn ours() -> f64 {
     let server = Server::start("ours");
-    let client = Client::connect([format!("http://127.0.0.1:{}", server.1)]).await.unwrap();
+    let options = ClientOptions::default();
+    // `WIRE_FRAME=65536 cargo bench --bench wire` tries another frame size.
+    let options = match std::env::var("WIRE_FRAME") {
+        Ok(bytes) => options.frame_bytes(bytes.parse().unwrap()),
+        Err(_) => options,
+    };
+    let client = Client::connect_with([format!("http://127.0.0.1:{}", server.1)], options).await.unwrap();
     let mut stream = client.stream("wire", StreamOptions::default()).await.unwrap();
     for _ in 0..WARMUP {
         stream.next_batch().await.unwrap().unwrap();
@@ -234,6 +240,7 @@ fn again(ready: Ready) -> stream::Body {
         from: 0,
         steps: None,
         training: true,
+        expected: None,
         asked: Instant::now(),
     };
     let budget = stream::Memory::new(1 << 20).reserve(1 << 20, 0).unwrap();

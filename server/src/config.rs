@@ -34,10 +34,10 @@ pub struct Server {
     pub readers: usize,
     /// Bytes that may be promised to streams.
     pub memory: Size,
-    /// Bytes made ahead for a stream that does not say.
-    pub prefetch: Size,
-    /// Most bytes made ahead for one stream.
-    pub max_prefetch: Size,
+    /// Bytes made ahead for a stream that does not say; default 128 MiB, or all memory if that is less.
+    pub prefetch: Option<Size>,
+    /// Most bytes made ahead for one stream; default 1 GiB, or all memory if that is less.
+    pub max_prefetch: Option<Size>,
     /// Most open jobs, 1..=1000.
     pub max_jobs: usize,
     /// Seconds that streams get to end when the server stops.
@@ -54,12 +54,44 @@ impl Default for Server {
             threads: 0,
             readers: 0,
             memory: Size(2 << 30),
-            prefetch: Size(128 << 20),
-            max_prefetch: Size(1 << 30),
+            prefetch: None,
+            max_prefetch: None,
             max_jobs: 20,
             drain_timeout: 30,
             reflection: false,
         }
+    }
+}
+
+impl Server {
+    /// Bytes made ahead for a stream that does not say.
+    pub fn prefetch(&self) -> Size {
+        self.prefetch.unwrap_or(Size(self.memory.0.min(128 << 20)))
+    }
+
+    /// Most bytes made ahead for one stream.
+    pub fn max_prefetch(&self) -> Size {
+        self.max_prefetch.unwrap_or(Size(self.memory.0.min(1 << 30)))
+    }
+
+    /// The first value that does not fit, with its key: (key, what is there and what is wanted).
+    pub fn misfit(&self) -> Option<(&'static str, String)> {
+        let Server { listen, threads, readers, memory, prefetch, max_prefetch, max_jobs, .. } = self;
+        if listen.is_empty() {
+            return Some(("listen", "is empty, want at least one address".into()));
+        }
+        for (key, value) in [("threads", threads), ("readers", readers)] {
+            if *value > 4096 {
+                return Some((key, format!("is {value}, want 0..=4096")));
+            }
+        }
+        if !(1..=1000).contains(max_jobs) {
+            return Some(("max_jobs", format!("is {max_jobs}, want 1..=1000")));
+        }
+        let large = [("prefetch", prefetch), ("max_prefetch", max_prefetch)].into_iter();
+        let large =
+            large.filter_map(|(key, size)| Some((key, (*size)?.0))).find(|(_, size)| *size > memory.0);
+        large.map(|(key, size)| (key, format!("is {size}, want at most server.memory ({})", memory.0)))
     }
 }
 
@@ -164,23 +196,8 @@ impl Config {
 
     /// The first value that does not fit, with its key.
     fn misfit(&self) -> Option<(String, String)> {
-        let Server { listen, threads, readers, memory, prefetch, max_prefetch, max_jobs, .. } = &self.server;
-        let wrong = |key: &str, why: String| Some((format!("server.{key}"), why));
-        if listen.is_empty() {
-            return wrong("listen", "is empty, want at least one address".into());
-        }
-        for (key, value) in [("threads", threads), ("readers", readers)] {
-            if *value > 4096 {
-                return wrong(key, format!("is {value}, want 0..=4096"));
-            }
-        }
-        if !(1..=1000).contains(max_jobs) {
-            return wrong("max_jobs", format!("is {max_jobs}, want 1..=1000"));
-        }
-        for (key, size) in [("prefetch", prefetch), ("max_prefetch", max_prefetch)] {
-            if size.0 > memory.0 {
-                return wrong(key, format!("is {}, want at most server.memory ({})", size.0, memory.0));
-            }
+        if let Some((key, why)) = self.server.misfit() {
+            return Some((format!("server.{key}"), why));
         }
         let name = |name: &String| name.is_empty() || name.contains('/');
         let named = self.sources.keys().find(|n| name(n)).map(|n| ("sources", n));
@@ -220,7 +237,9 @@ mod tests {
     fn defaults_fit_and_sizes_have_units() {
         let config = Config::parse("[server]\nmemory = \"3GiB\"\nprefetch = 1024\n", Path::new("x")).unwrap();
         assert_eq!(config.server.memory, Size(3 << 30));
-        assert_eq!(config.server.prefetch, Size(1024));
+        assert_eq!((config.server.prefetch(), config.server.max_prefetch()), (Size(1024), Size(1 << 30)));
+        let small = Config::parse("[server]\nmemory = \"100MiB\"\n", Path::new("x")).unwrap();
+        assert_eq!(small.server.prefetch(), Size(100 << 20));
         assert_eq!(Config::parse("", Path::new("x")).unwrap().server, Server::default());
     }
 

@@ -36,6 +36,9 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 /// Sources by name.
 pub type Sources = BTreeMap<String, Arc<dyn source::Source>>;
 
+/// Part of the memory limit that free buffers may keep.
+const FREE_SHARE: usize = 8;
+
 /// A server that could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -87,30 +90,36 @@ pub async fn start(
     metrics: Option<PrometheusHandle>,
     stop: watch::Receiver<bool>,
 ) -> Result<Running, StartError> {
-    let mut listeners = Vec::new();
-    for address in &settings.listen {
-        listeners.push(Listener::bind(address).await?);
-    }
-    let endpoints = listeners.iter().map(Listener::endpoint).collect();
     let shared = Arc::new(Shared {
         jobs: job::Jobs::new(sources, settings.max_jobs),
-        assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0)?,
+        assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
         memory: stream::Memory::new(settings.memory.0),
-        limits: StreamLimits { prefetch: settings.prefetch.0, max_prefetch: settings.max_prefetch.0 },
+        limits: StreamLimits { prefetch: settings.prefetch().0, max_prefetch: settings.max_prefetch().0 },
         draining: stop.clone(),
     });
     for (name, spec) in jobs {
         shared.jobs.open(&name, Some(spec), &[]).map_err(|error| StartError::Job { name, error })?;
     }
+    let mut listeners = Vec::new();
+    for address in &settings.listen {
+        listeners.push(Listener::bind(address).await?);
+    }
+    let endpoints = listeners.iter().map(Listener::endpoint).collect();
     let mut http = None;
+    let (ended, over) = watch::channel(false);
     if let Some(metrics) = metrics.filter(|_| !settings.http.is_empty()) {
         let name =
             |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on `{}`: {e}", settings.http));
         let listener = TcpListener::bind(&settings.http).await.map_err(name)?;
         http = Some(format!("http://{}", listener.local_addr()?));
-        tokio::spawn(http::serve(listener, metrics, stop.clone()));
+        // Until the last stream has drained: that is when a dashboard is looked at.
+        tokio::spawn(http::serve(listener, metrics, over));
     }
     let drain = Duration::from_secs(settings.drain_timeout);
-    let done = tokio::spawn(service::serve(shared.clone(), listeners, settings.reflection, stop, drain));
+    let serving = service::serve(shared.clone(), listeners, settings.reflection, stop, drain);
+    let done = tokio::spawn(async move {
+        serving.await;
+        ended.send_replace(true);
+    });
     Ok(Running { endpoints, http, shared, done })
 }

@@ -2,6 +2,8 @@
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 const BUILD_INFO: &str = "mixfeed_build_info";
@@ -153,11 +155,28 @@ impl Drop for OpenStream {
     }
 }
 
+/// Job names that get series of their own in a process's life; clients choose names, so there must be an end.
+const MAX_JOBS: usize = 100;
+
+/// The label of a job: its name, or "other" when too many names were seen before it.
+fn job_label(job: &str) -> String {
+    static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if !seen.contains(job) {
+        if seen.len() >= MAX_JOBS {
+            return "other".into();
+        }
+        seen.insert(job.into());
+    }
+    job.into()
+}
+
 /// A batch was handed to the connection.
 pub fn delivered(job: &str, rows: u64, bytes: u64) {
-    counter!(BATCHES, "job" => job.to_owned()).increment(1);
-    counter!(SAMPLES, "job" => job.to_owned()).increment(rows);
-    counter!(BYTES, "job" => job.to_owned()).increment(bytes);
+    let job = job_label(job);
+    counter!(BATCHES, "job" => job.clone()).increment(1);
+    counter!(SAMPLES, "job" => job.clone()).increment(rows);
+    counter!(BYTES, "job" => job).increment(bytes);
 }
 
 /// The first batch of a stream was handed to the connection.
@@ -176,7 +195,7 @@ pub fn group_rows<'a>(rows: impl Iterator<Item = (&'a str, u64)>) {
 /// Shares of a job's groups, out of 2^32.
 pub fn weights<'a>(job: &str, shares: impl Iterator<Item = (&'a str, u64)>) {
     for (group, share) in shares.take(MAX_GROUPS) {
-        let labels = [("job", job.to_owned()), ("group", group.to_owned())];
+        let labels = [("job", job_label(job)), ("group", group.to_owned())];
         gauge!(GROUP_WEIGHT, &labels).set(share as f64 / (1u64 << 32) as f64);
     }
 }

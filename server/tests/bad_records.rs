@@ -17,7 +17,7 @@ fn spoilt(spoil: impl Fn(usize, &Bytes) -> Option<Bytes>) -> Memory {
     Memory::new(records).unwrap()
 }
 
-/// A GIF header that declares 60000 x 60000 pixels.
+/// A PNG header that declares 60000 x 60000 pixels.
 fn bomb() -> Bytes {
     let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
     png.extend(60_000u32.to_be_bytes());

@@ -4,6 +4,7 @@
 mod stand;
 
 use mixfeed_client::{Client, ClientOptions, Error, Health, StreamOptions};
+use mixfeed_server::config::Size;
 use stand::{Server, Watched, bytes, named, pull, sources, spec, until};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -24,18 +25,23 @@ const READS_IN_BUDGET: usize = BUDGET / 600_000 + 3;
 async fn a_client_that_stops_reading_costs_its_budget_and_can_still_call() {
     let watched = Watched::new();
     let reads = watched.reads.clone();
-    let server = Server::with(named(watched), |s| s.prefetch.0 = BUDGET).await;
+    let server = Server::with(named(watched), |s| s.prefetch = Some(Size(BUDGET))).await;
     let client = server.open(&large()).await;
     let mut stalled = client.stream("job", StreamOptions::default()).await.unwrap();
     stalled.next_batch().await.unwrap();
     // Whatever is read from now on is not asked for by anyone. The client's window holds 16 MiB, h2 1 MiB.
     let window = (16 + 2 * 2) << 20;
     let most = 12 + window / 600_000 + READS_IN_BUDGET;
-    for _ in 0..200 {
+    let (mut seen, mut still) = (0, 0);
+    while still < 100 {
         assert_eq!(client.health().await.unwrap(), Health::Serving);
         client.describe_job("job").await.unwrap();
-        assert!(reads.load(SeqCst) <= most, "{} reads, at most {most} fit", reads.load(SeqCst));
+        let now = reads.load(SeqCst);
+        assert!(now <= most, "{now} reads, at most {most} fit");
+        still = if now == seen { still + 1 } else { 0 };
+        seen = now;
     }
+    assert!(seen > 12, "the budget was used: {seen} reads");
     // Another trainer is not held up by it.
     pull(&client, 1, 2, 0, 3).await;
     // And the stalled one goes on where it was.

@@ -4,6 +4,7 @@
 mod stand;
 
 use mixfeed_client::{Start, StreamOptions};
+use mixfeed_server::config;
 use proptest::prelude::*;
 use stand::{Server, bytes, joined, pull, sources, spec};
 
@@ -32,7 +33,7 @@ async fn threads_memory_restarts_and_transport_change_nothing() {
     for (threads, memory, listen) in [(1, 1 << 30, None), (3, 300 << 10, None), (2, 1 << 24, Some(socket))] {
         let server = Server::with(sources(), |s| {
             s.threads = threads;
-            s.prefetch.0 = memory;
+            s.prefetch = Some(config::Size(memory));
             s.listen = listen.map_or(s.listen.clone(), |l| vec![l]);
         })
         .await;

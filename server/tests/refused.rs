@@ -17,12 +17,9 @@ async fn refused(change: impl FnOnce(&mut v1::JobSpec)) -> Error {
 
 /// The fields that a spec was refused for.
 async fn fields(change: impl FnOnce(&mut v1::JobSpec)) -> Vec<(String, String)> {
-    match refused(change).await {
-        Error::Invalid { violations, .. } => {
-            violations.into_iter().map(|v| (v.field, v.description)).collect()
-        }
-        other => panic!("not INVALID_ARGUMENT: {other}"),
-    }
+    let error = refused(change).await;
+    let Error::Invalid { violations, .. } = error else { panic!("not INVALID_ARGUMENT: {error}") };
+    violations.into_iter().map(|v| (v.field, v.description)).collect()
 }
 
 fn param(spec: &mut v1::JobSpec, policy: &str, name: &str, value: f64) {
@@ -167,7 +164,7 @@ async fn a_disk_that_fails_is_unavailable_and_a_shard_that_changed_is_data_loss(
         let mut stream = client.stream("job", Default::default()).await.unwrap();
         let error = loop {
             match stream.next_batch().await {
-                Ok(_) => {}
+                Ok(batch) => assert!(batch.unwrap().step() < 100, "the disk never failed"),
                 Err(error) => break error,
             }
         };
@@ -203,8 +200,7 @@ async fn what_a_later_release_serves_is_unimplemented() {
 #[tokio::test]
 async fn a_server_without_memory_for_another_stream_says_when_to_come_back() {
     let server = Server::with(sources(), |s| {
-        s.memory.0 = 60 << 10;
-        s.prefetch.0 = 60 << 10;
+        s.memory.0 = 3 << 19;
     })
     .await;
     let client = server.open(&spec()).await;

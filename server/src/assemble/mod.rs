@@ -21,6 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Records that one reader thread fetches in a row: fewer cost more hand-overs, more leave readers idle.
 const READ_RUN: usize = 8;
+/// Stack of a CPU thread.
+const STACK: usize = 8 << 20;
 /// Pauses before a failed read is tried again.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
 
@@ -55,6 +57,22 @@ pub enum AssembleError {
         record: String,
         /// Why it was refused.
         reason: String,
+    },
+    /// A block that is larger than all memory of its stream.
+    #[error(
+        "a block needs {needed} bytes while it is made, the stream has {budget}; ask for more `prefetch_bytes` or use a smaller `mix_block`"
+    )]
+    TooLarge {
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes of the stream.
+        budget: usize,
+    },
+    /// A batch that was made again is not the one of its receipt.
+    #[error("step {step} came out otherwise than its receipt says")]
+    Differs {
+        /// Step.
+        step: u64,
     },
     /// A defect of ours; the block is lost, the server is not.
     #[error("internal error while making a block: {0}")]
@@ -105,6 +123,8 @@ impl Assembler {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("mixfeed-cpu-{i}"))
+            // A thread that waits for its rows may begin another block meanwhile, and another on top of that.
+            .stack_size(STACK)
             .build()?;
         let readers = Arc::new(Semaphore::new(if readers == 0 { 8 } else { readers }));
         Ok(Assembler { pool: Arc::new(pool), readers, slabs: Slabs::new(keep) })

@@ -136,15 +136,16 @@ fn sample(
         return Ok(of(place.id, padded, None));
     };
     let record = feed.record_name(place.id);
-    for probe in 0..PROBES {
-        let Some(id) = feed.order.probe(place, probe) else { break };
+    let mut probes = 0;
+    while let Some(id) = feed.order.probe(place, probes).filter(|_| probes < PROBES) {
+        probes += 1;
         if picture(feed, step, slot, &read(feed, id)?, desk, row).is_ok() {
             tracing::warn!(%record, %reason, "bad record replaced");
-            let replaced = Replaced { record, reason, probes: probe + 1 };
+            let replaced = Replaced { record, reason, probes };
             return Ok(of(id, padded | flags::REPLACED, Some(replaced)));
         }
     }
-    Err(AssembleError::NoReplacement { record, reason, probes: PROBES })
+    Err(AssembleError::NoReplacement { record, reason, probes })
 }
 
 fn picture(

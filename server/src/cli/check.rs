@@ -111,10 +111,10 @@ fn describe(job: &job::Job, server: &crate::config::Server) {
         mib(crate::wire::job_info(job).step_bytes),
         mib(block)
     );
-    let streams = server.memory.0 / server.prefetch.0.max(1);
+    let streams = server.memory.0 / server.prefetch().0.max(1);
     println!(
         "  memory: {:.0} MiB ahead per stream, {streams} such streams fit into {:.0} MiB",
-        mib(server.prefetch.0 as u64),
+        mib(server.prefetch().0 as u64),
         mib(server.memory.0 as u64)
     );
 }

@@ -94,7 +94,9 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            let config = error.downcast_ref::<crate::config::ConfigError>().is_some();
+            let job =
+                matches!(error.downcast_ref::<crate::StartError>(), Some(crate::StartError::Job { .. }));
+            let config = job || error.downcast_ref::<crate::config::ConfigError>().is_some();
             ExitCode::from(if config { 78 } else { 1 })
         }
     }

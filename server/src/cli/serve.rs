@@ -44,15 +44,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         server.http = http;
     }
     server.threads = args.threads.unwrap_or(server.threads);
-    if let Some(memory) = args.memory {
-        let most = |size: &mut Size| size.0 = size.0.min(memory.0);
-        most(&mut server.prefetch);
-        most(&mut server.max_prefetch);
-        server.memory = memory;
+    server.memory = args.memory.unwrap_or(server.memory);
+    if let Some((key, why)) = server.misfit() {
+        anyhow::bail!("`{key}` {why}");
     }
-    let stop = shutdown::watch_signals()?;
+    let mut stop = shutdown::watch_signals()?;
     let handle = metrics::install(crate::job::NUMERICS).context("cannot install metrics")?;
-    let sources = open(&config.sources, &args.config)?;
+    let (declared, file) = (std::mem::take(&mut config.sources), args.config.clone());
+    let opening = tokio::task::spawn_blocking(move || open(&declared, &file));
+    let sources = tokio::select! {
+        sources = opening => sources??,
+        // Indexing can take minutes; a signal need not wait for it.
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
     let running = crate::start(&config.server, sources, config.jobs, Some(handle), stop).await?;
     for endpoint in &running.endpoints {
         tracing::info!("listening on {endpoint}");

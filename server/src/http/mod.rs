@@ -7,12 +7,19 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::{convert::Infallible, time::Duration};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
 
 /// A scraper that sends no header for so long is cut.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at a time: scrapers and probes, not users.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers GET /metrics and /healthz until `stop` turns true.
 pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mut stop: watch::Receiver<bool>) {
@@ -20,30 +27,31 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mut stop: w
     let mut upkeep = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
-            accepted = listener.accept(), if open.len() < MAX_CONNECTIONS => {
-                if let Ok((socket, _)) = accepted {
-                    let metrics = metrics.clone();
-                    open.spawn(async move {
-                        let service = service_fn(move |request| {
-                            let response = answer(&request, &metrics);
-                            async move { Ok::<_, Infallible>(response) }
-                        });
-                        let connection = http1::Builder::new()
-                            .timer(TokioTimer::new())
-                            .header_read_timeout(HEADER_TIMEOUT)
-                            .serve_connection(TokioIo::new(socket), service);
-                        if let Err(error) = connection.await {
-                            tracing::debug!(%error, "http connection ended");
-                        }
-                    });
-                }
-            }
+            accepted = listener.accept(), if open.len() < MAX_CONNECTIONS => match accepted {
+                Ok((socket, _)) => drop(open.spawn(connection(socket, metrics.clone()))),
+                // Out of file descriptors, mostly: do not spin.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
             // Finished connections make room.
             Some(_) = open.join_next(), if !open.is_empty() => {}
             // Histograms keep raw samples until they are folded: nobody may be scraping.
             _ = upkeep.tick() => metrics.run_upkeep(),
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
         }
+    }
+}
+
+async fn connection(socket: TcpStream, metrics: PrometheusHandle) {
+    let service = service_fn(move |request| {
+        let response = answer(&request, &metrics);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(socket), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "http connection ended");
     }
 }
 

@@ -1,10 +1,15 @@
 //! A job: everything that a batch is a function of, resolved once from its spec and the sources' indexes.
 
+mod check;
+mod eval;
+mod groups;
+mod mix;
 mod registry;
 mod resolve;
 
+pub use check::Violation;
 pub use registry::Jobs;
-pub use resolve::{MAX_BATCH, Violation, resolve};
+pub use resolve::{MAX_BATCH, resolve};
 
 use crate::batch::{Raster, SampleId};
 use crate::decode::Limits;
@@ -83,6 +88,19 @@ pub enum JobError {
     },
 }
 
+/// Names that an error lists.
+const NAMES_LISTED: usize = 20;
+
+/// The first names, for errors.
+fn known_names<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    let mut text = names.by_ref().take(NAMES_LISTED).collect::<Vec<_>>().join(", ");
+    let more = names.count();
+    if more > 0 {
+        text += &format!(" and {more} more");
+    }
+    text
+}
+
 /// Digest in hex.
 pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|b| format!("{b:02x}")).collect()
@@ -142,8 +160,8 @@ pub enum Order {
     Train(Box<Sequence>),
     /// A pinned set in order, once.
     Eval {
-        /// Group of the job... of each record in order: (group, index).
-        records: Vec<SampleId>,
+        /// Groups in order with their records.
+        spans: Vec<(u32, u64)>,
         /// Rows of a step.
         batch: u64,
         /// Fill the last step by repeating its rows, flagged.
@@ -164,7 +182,7 @@ impl Order {
     pub fn steps(&self) -> Option<u64> {
         match self {
             Order::Train(sequence) => sequence.end().map(|end| end.steps),
-            Order::Eval { records, batch, .. } => Some((records.len() as u64).div_ceil(*batch)),
+            Order::Eval { spans, batch, .. } => Some(records(spans).div_ceil(*batch)),
         }
     }
 
@@ -172,8 +190,8 @@ impl Order {
     pub fn leftovers(&self) -> (u64, u64) {
         match self {
             Order::Train(sequence) => sequence.end().map_or((0, 0), |end| (end.dropped, end.padded)),
-            Order::Eval { records, batch, pad } => {
-                let rest = records.len() as u64 % batch;
+            Order::Eval { spans, batch, pad } => {
+                let rest = records(spans) % batch;
                 (0, if *pad && rest > 0 { batch - rest } else { 0 })
             }
         }
@@ -188,10 +206,16 @@ impl Order {
                 let last = sequence.end().is_some_and(|end| end.padded > 0 && step + 1 == end.steps);
                 (slots.map(place).collect(), last)
             }
-            Order::Eval { records, batch, pad } => {
-                let first = usize::try_from(step.saturating_mul(*batch)).unwrap_or(usize::MAX);
-                let ids = records.iter().skip(first).take(*batch as usize);
-                (ids.map(|id| Place { id: *id, slot: None, padded: false }).collect(), *pad)
+            Order::Eval { spans, batch, pad } => {
+                let first = step.saturating_mul(*batch);
+                let place = |id| Place { id, slot: None, padded: false };
+                (
+                    (first..first.saturating_add(*batch))
+                        .map_while(|at| locate(spans, at))
+                        .map(place)
+                        .collect(),
+                    *pad,
+                )
             }
         };
         if pad && !places.is_empty() {
@@ -219,6 +243,22 @@ impl Order {
             Order::Eval { .. } => 0.0,
         }
     }
+}
+
+/// Records in all spans.
+fn records(spans: &[(u32, u64)]) -> u64 {
+    spans.iter().map(|(_, records)| records).sum()
+}
+
+/// The `at`-th record of the spans.
+fn locate(spans: &[(u32, u64)], mut at: u64) -> Option<SampleId> {
+    for &(group, records) in spans {
+        if at < records {
+            return Some(SampleId { group, index: at });
+        }
+        at -= records;
+    }
+    None
 }
 
 /// A slot with its record.
@@ -261,6 +301,8 @@ pub struct Feed {
     pub view_stream: Stream,
     /// Random fields.
     pub fields: Bank,
+    /// Encoded size of a record in bytes, on average.
+    pub mean_record_bytes: u64,
     /// Records decoded and refused so far, for `max_bad_fraction`.
     pub tally: Tally,
 }
@@ -272,7 +314,7 @@ pub struct Tally {
     bad: AtomicU64,
 }
 
-/// Records after which the share of bad ones means something.
+/// Records after which the share of bad ones means something; a limit of 0 needs none.
 const TALLY_MIN: u64 = 200;
 
 impl Tally {
@@ -280,7 +322,8 @@ impl Tally {
     pub fn add(&self, seen: u64, bad: u64, limit: f64) -> Result<(), (u64, u64)> {
         let seen = self.seen.fetch_add(seen, Ordering::Relaxed) + seen;
         let bad = self.bad.fetch_add(bad, Ordering::Relaxed) + bad;
-        if seen >= TALLY_MIN && bad as f64 > limit * seen as f64 { Err((seen, bad)) } else { Ok(()) }
+        let counts = limit == 0.0 || seen >= TALLY_MIN;
+        if counts && bad as f64 > limit * seen as f64 { Err((seen, bad)) } else { Ok(()) }
     }
 }
 
@@ -390,6 +433,6 @@ impl Job {
     /// # Errors
     /// [`JobError::Unknown`] when the job has no such group, [`JobError::Invalid`] for an illegal batch.
     pub fn eval(&self, group: &str, batch: u32, pad: bool) -> Result<Feed, JobError> {
-        resolve::eval(self, group, batch, pad)
+        eval::feed(self, group, batch, pad)
     }
 }

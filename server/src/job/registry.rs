@@ -1,6 +1,6 @@
 //! The open jobs of a server.
 
-use super::{Job, JobError, hex, resolve};
+use super::{Job, JobError, hex, known_names, resolve};
 use crate::metrics;
 use crate::source::Source;
 use mixfeed_proto as v1;
@@ -73,11 +73,7 @@ impl Jobs {
     /// [`JobError::Unknown`].
     pub fn get(&self, name: &str) -> Result<Arc<Job>, JobError> {
         let open = self.lock();
-        open.get(name).cloned().ok_or_else(|| JobError::Unknown {
-            what: "job",
-            name: name.into(),
-            known: open.keys().cloned().collect::<Vec<_>>().join(", "),
-        })
+        open.get(name).cloned().ok_or_else(|| unknown(name, &open))
     }
 
     /// Jobs by name, from the first one after `after`, at most `most`.
@@ -91,10 +87,10 @@ impl Jobs {
     /// # Errors
     /// [`JobError::Unknown`].
     pub fn close(&self, name: &str) -> Result<(), JobError> {
-        let job = self.get(name)?;
         let mut open = self.lock();
-        open.remove(name);
+        let job = open.remove(name).ok_or_else(|| unknown(name, &open))?;
         metrics::jobs(open.len());
+        metrics::weights(name, job.feed.groups.iter().map(|g| (g.name.as_str(), 0)));
         job.closed.send_replace(true);
         tracing::info!(job = name, "job closed");
         Ok(())
@@ -103,6 +99,10 @@ impl Jobs {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Job>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unknown(name: &str, open: &BTreeMap<String, Arc<Job>>) -> JobError {
+    JobError::Unknown { what: "job", name: name.into(), known: known_names(open.keys().map(String::as_str)) }
 }
 
 fn expect(job: &Job, expected: &[u8]) -> Result<(), JobError> {

@@ -1,13 +1,13 @@
 //! From a spec to a job: every field checked, every default filled in, the digest taken.
 
-use super::{Feed, Job, JobError, JobGroup, LabelRule, NUMERICS, Order, Tally, hex};
-use crate::batch::{Dtype, Layout, Raster, SampleId};
+use super::check::Check;
+use super::{Feed, Job, JobError, JobGroup, LabelRule, NUMERICS, Order, Tally, groups, hex, mix};
+use crate::batch::{Dtype, Layout, Raster};
 use crate::decode::Limits;
 use crate::exec::Format;
-use crate::mixture::{Exhaustion, GroupRule, LastBatch, Sequence, Weights};
-use crate::plan::block::{Granularity, Member, MixRule, Pairing, Warmup};
-use crate::plan::view::{self, CropRule, EraseRule, JitterRule, ViewRule};
-use crate::plan::{Args, fields::Bank, image};
+use crate::mixture::{LastBatch, Sequence, Weights};
+use crate::plan::fields::Bank;
+use crate::plan::view::{CropRule, EraseRule, JitterRule, ViewRule};
 use crate::rng::Stream;
 use crate::source::Source;
 use mixfeed_proto as v1;
@@ -22,60 +22,6 @@ const MAX_SIDE: u32 = 8_192;
 const MAX_DENSE_BYTES: u64 = 64 << 20;
 /// Slots of a pairing block when the spec says nothing: small enough to slice over many ranks.
 const MIX_BLOCK: u32 = 32;
-
-/// A field that does not fit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Path in the spec, "image.height".
-    pub field: String,
-    /// What is there and what is wanted.
-    pub why: String,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}`: {}", self.field, self.why)
-    }
-}
-
-/// Collects what does not fit, so that a user sees everything at once.
-#[derive(Default)]
-struct Check(Vec<Violation>);
-
-impl Check {
-    fn fail(&mut self, field: &str, why: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), why: why.into() });
-    }
-
-    fn ensure(&mut self, fits: bool, field: &str, why: impl FnOnce() -> String) {
-        if !fits {
-            self.fail(field, why());
-        }
-    }
-
-    /// `value` when it is within `low..=high`, else `low` and a violation.
-    fn within(&mut self, field: &str, value: f64, low: f64, high: f64) -> f64 {
-        if (low..=high).contains(&value) {
-            return value;
-        }
-        self.fail(field, format!("is {value}, want {low}..={high}"));
-        low
-    }
-
-    /// A range given as two numbers, or `default` when none are.
-    fn range(&mut self, field: &str, given: &mut Vec<f64>, default: (f64, f64), most: f64) -> (f64, f64) {
-        if given.is_empty() {
-            *given = vec![default.0, default.1];
-        }
-        match given[..] {
-            [low, high] if low > 0.0 && low <= high && high <= most => (low, high),
-            _ => {
-                self.fail(field, format!("is {given:?}, want two ascending numbers above 0 up to {most}"));
-                default
-            }
-        }
-    }
-}
 
 /// Resolves `spec` into a job called `name`, its records taken from `sources`.
 ///
@@ -97,7 +43,7 @@ pub fn resolve(
     if spec.numerics != NUMERICS {
         return Err(JobError::Numerics { asked: spec.numerics });
     }
-    let (groups, classes) = groups(&mut check, &mut spec, sources)?;
+    let (groups, classes) = groups::resolve(&mut check, &mut spec, sources)?;
     let batch = batch(&mut check, &mut spec);
     let view = view(&mut check, &mut spec);
     let mut output = spec.output.unwrap_or_default();
@@ -106,22 +52,24 @@ pub fn resolve(
     check.ensure(!dense || !classes.is_empty(), "output.labels", || {
         "is dense, but no group has classes".into()
     });
-    let dense_bytes = u64::from(batch) * classes.len() as u64 * 4;
-    check.ensure(!dense || dense_bytes <= MAX_DENSE_BYTES, "output.labels", || {
-        format!("is dense: a step's labels would take {dense_bytes} bytes, want at most {MAX_DENSE_BYTES}; use pair")
-    });
-    let (mix, smoothing) = mix(&mut check, &mut spec);
+    dense_fits(&mut check, "output.labels", dense, batch, classes.len());
+    let (mix, smoothing) = mix::resolve(&mut check, &mut spec);
     let limits = limits(&mut check, &mut spec);
     let max_bad = *spec.max_bad_fraction.get_or_insert(0.01);
     check.within("max_bad_fraction", max_bad, 0.0, 1.0);
-    let last = last_batch(&mut spec);
-    let rules = group_rules(&mut check, &spec, &groups);
-    if !check.0.is_empty() {
-        return Err(JobError::Invalid(check.0));
-    }
+    let last = last_batch(&mut check, &mut spec);
+    let rules = groups::rules(&mut check, &mut spec, &groups);
+    check.finish()?;
     let weights = groups.iter().map(|g| g.weight as f64).collect::<Vec<_>>();
     let weights = Weights::normalise(&weights).expect("checked with the groups");
     let sequence = Sequence::new(spec.seed, rules, weights, u64::from(batch), last, spec.max_steps);
+    if sequence.end().is_some_and(|end| end.steps == 0) {
+        let mut check = Check::default();
+        let why =
+            "ends the job before its first step: there are fewer rows than one batch, want partial or pad";
+        check.fail("last_batch", why);
+        check.finish()?;
+    }
     let digest = digest(&spec, &groups);
     let feed = Feed {
         fields: Bank::new(spec.seed, view.height, view.width),
@@ -131,6 +79,7 @@ pub fn resolve(
         mix_block: u64::from(spec.mix_block.min(batch)),
         labels: LabelRule { dense, smoothing },
         max_bad_fraction: max_bad,
+        mean_record_bytes: mean_record_bytes(&groups),
         tally: Tally::default(),
         groups,
         classes,
@@ -142,125 +91,12 @@ pub fn resolve(
     Ok(Job { name: name.into(), spec, digest, feed: Arc::new(feed), closed: watch::channel(false).0 })
 }
 
-/// See [`Job::eval`].
-pub(super) fn eval(job: &Job, group: &str, batch: u32, pad: bool) -> Result<Feed, JobError> {
-    let feed = &job.feed;
-    let wanted =
-        |name: &str| name == group || name.split_once('/').is_some_and(|(source, _)| source == group);
-    let chosen: Vec<u32> =
-        (0..feed.groups.len() as u32).filter(|&g| wanted(&feed.groups[g as usize].name)).collect();
-    if chosen.is_empty() {
-        let known = feed.groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(JobError::Unknown { what: "group", name: group.into(), known });
-    }
-    if !(1..=MAX_BATCH).contains(&batch) {
-        let why = format!("is {batch}, want 1..={MAX_BATCH}");
-        return Err(JobError::Invalid(vec![Violation { field: "batch".into(), why }]));
-    }
-    let all = |g: u32| (0..feed.groups[g as usize].len()).map(move |index| SampleId { group: g, index });
-    let copy = |g: &JobGroup| JobGroup {
-        name: g.name.clone(),
-        source: g.source.clone(),
-        classes: g.classes.clone(),
-        ..*g
-    };
-    let none =
-        MixRule { members: Vec::new(), granularity: Granularity::Elem, clean: 0.0, ..feed.mix.clone() };
-    Ok(Feed {
-        groups: feed.groups.iter().map(copy).collect(),
-        classes: feed.classes.clone(),
-        order: Order::Eval {
-            records: chosen.into_iter().flat_map(all).collect(),
-            batch: u64::from(batch),
-            pad,
-        },
-        mix_block: u64::from(job.spec.mix_block.min(batch)),
-        view: view::plain(&feed.view),
-        mix: none,
-        format: feed.format.clone(),
-        labels: LabelRule { smoothing: 0.0, ..feed.labels },
-        limits: feed.limits,
-        max_bad_fraction: feed.max_bad_fraction,
-        mix_stream: feed.mix_stream.clone(),
-        view_stream: feed.view_stream.clone(),
-        fields: Bank::new(job.spec.seed, feed.view.height, feed.view.width),
-        tally: Tally::default(),
-    })
-}
-
-/// The groups of the spec, "SOURCE" expanded, and the class names of all of them.
-fn groups(
-    check: &mut Check,
-    spec: &mut v1::JobSpec,
-    sources: &BTreeMap<String, Arc<dyn Source>>,
-) -> Result<(Vec<JobGroup>, Vec<String>), JobError> {
-    check.ensure(!spec.groups.is_empty(), "groups", || "is empty, want at least one".into());
-    let given = spec.groups.iter().filter(|g| g.weight.is_some()).count();
-    check.ensure(given == 0 || given == spec.groups.len(), "groups.weight", || {
-        format!("is given for {given} of {} entries, want all or none", spec.groups.len())
+/// Dense labels are collected before they are sent: they must be small.
+pub(super) fn dense_fits(check: &mut Check, field: &str, dense: bool, batch: u32, classes: usize) {
+    let bytes = u64::from(batch) * classes as u64 * 4;
+    check.ensure(!dense || bytes <= MAX_DENSE_BYTES, field, || {
+        format!("needs {bytes} bytes of dense labels a step, want at most {MAX_DENSE_BYTES}; use pair labels")
     });
-    let (mut out, mut classes, mut raw, mut expanded) =
-        (Vec::new(), Vec::<String>::new(), Vec::new(), Vec::new());
-    for entry in &spec.groups {
-        let (source_name, group_name) = match entry.group.split_once('/') {
-            Some((source, group)) => (source, Some(group)),
-            None => (entry.group.as_str(), None),
-        };
-        let source = sources.get(source_name).ok_or_else(|| JobError::Unknown {
-            what: "source",
-            name: source_name.into(),
-            known: sources.keys().cloned().collect::<Vec<_>>().join(", "),
-        })?;
-        let index = source.index();
-        let chosen: Vec<usize> = (0..index.groups.len())
-            .filter(|&g| group_name.is_none_or(|n| index.groups[g].name == n))
-            .collect();
-        if chosen.is_empty() {
-            let known = index.groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(JobError::Unknown { what: "group", name: entry.group.clone(), known });
-        }
-        let map = class_map(&index.classes, &mut classes);
-        let total: usize = chosen.iter().map(|&g| index.groups[g].records.len()).sum();
-        for g in chosen {
-            let group = &index.groups[g];
-            let name = format!("{source_name}/{}", group.name);
-            if group.records.is_empty() && group_name.is_none() {
-                continue; // an empty class of a source has nothing to serve; `check` lists it
-            }
-            check.ensure(!group.records.is_empty(), "groups.group", || format!("`{name}` has no record"));
-            check.ensure(!out.iter().any(|o: &JobGroup| o.name == name), "groups.group", || {
-                format!("`{name}` is named twice")
-            });
-            let share = group.records.len() as f64 / total.max(1) as f64;
-            raw.push(entry.weight.map_or(group.records.len() as f64, |w| w * share));
-            expanded.push(v1::GroupSpec {
-                group: name.clone(),
-                weight: raw.last().copied(),
-                ..entry.clone()
-            });
-            let classes = map.clone();
-            out.push(JobGroup { name, source: source.clone(), group: g, classes, weight: 0 });
-        }
-    }
-    match Weights::normalise(&raw) {
-        Ok(weights) => out.iter_mut().zip(weights.shares()).for_each(|(g, w)| g.weight = *w),
-        Err(error) if !spec.groups.is_empty() => check.fail("groups.weight", error.to_string()),
-        Err(_) => {}
-    }
-    spec.groups = expanded;
-    Ok((out, classes))
-}
-
-/// Job's number of each class of a source; classes of equal name are one class.
-fn class_map(of_source: &[String], all: &mut Vec<String>) -> Arc<[i32]> {
-    let number = |class: &String| {
-        let at = all.iter().position(|c| c == class).unwrap_or_else(|| {
-            all.push(class.clone());
-            all.len() - 1
-        });
-        at as i32
-    };
-    of_source.iter().map(number).collect()
 }
 
 fn batch(check: &mut Check, spec: &mut v1::JobSpec) -> u32 {
@@ -350,7 +186,7 @@ fn output_rule(
     image: Option<&v1::ImageSpec>,
 ) -> Result<(Format, bool), JobError> {
     use v1::{Delivery, Dtype as D, ImageLayout, LabelLayout};
-    let dtype = match output.dtype() {
+    let dtype = match check.known("output.dtype", output.dtype) {
         D::Unspecified | D::U8 => (D::U8, Dtype::U8),
         D::F16 => (D::F16, Dtype::F16),
         D::Bf16 => (D::Bf16, Dtype::Bf16),
@@ -361,12 +197,12 @@ fn output_rule(
         }
     };
     output.set_dtype(dtype.0);
-    let layout = match output.layout() {
+    let layout = match check.known("output.layout", output.layout) {
         ImageLayout::Unspecified | ImageLayout::Nchw => (ImageLayout::Nchw, Layout::Nchw),
         ImageLayout::Nhwc => (ImageLayout::Nhwc, Layout::Nhwc),
     };
     output.set_layout(layout.0);
-    let dense = match output.labels() {
+    let dense = match check.known("output.labels", output.labels) {
         LabelLayout::Unspecified | LabelLayout::Pair => false,
         LabelLayout::Dense => true,
         other @ (LabelLayout::Pair2
@@ -379,7 +215,7 @@ fn output_rule(
         }
     };
     output.set_labels(if dense { LabelLayout::Dense } else { LabelLayout::Pair });
-    match output.delivery() {
+    match check.known("output.delivery", output.delivery) {
         Delivery::Unspecified | Delivery::Mixed => output.set_delivery(Delivery::Mixed),
         other @ (Delivery::Recipe | Delivery::Both) => {
             return Err(JobError::Unsupported(format!("delivery {}", other.as_str_name())));
@@ -402,83 +238,6 @@ fn normalize(check: &mut Check, given: &v1::Normalize, dtype: Dtype) -> Option<(
     Some((mean?.map(|x| x as f32), std?.map(|x| x as f32)))
 }
 
-fn mix(check: &mut Check, spec: &mut v1::JobSpec) -> (MixRule, f64) {
-    use v1::{Granularity as G, Pairing as P, Warmup as W};
-    let mut given = spec.mix.clone().unwrap_or_default();
-    let granularity = match given.granularity() {
-        G::Unspecified | G::Elem => (G::Elem, Granularity::Elem),
-        G::Batch => (G::Batch, Granularity::Batch),
-        G::Pair => (G::Pair, Granularity::Pair),
-        G::Half => (G::Half, Granularity::Half),
-    };
-    given.set_granularity(granularity.0);
-    let needs_pairs = matches!(granularity.1, Granularity::Pair | Granularity::Half);
-    let pairing = match given.pairing() {
-        P::Unspecified if needs_pairs => (P::Flip, Pairing::Flip),
-        P::Unspecified | P::Perm => (P::Perm, Pairing::Perm),
-        P::Flip => (P::Flip, Pairing::Flip),
-        P::Roll1 => (P::Roll1, Pairing::Roll1),
-        P::Derange => (P::Derange, Pairing::Derange),
-        P::SameClass => (P::SameClass, Pairing::SameClass),
-        P::DifferentClass => (P::DifferentClass, Pairing::DifferentClass),
-    };
-    given.set_pairing(pairing.0);
-    check.ensure(!needs_pairs || pairing.1 == Pairing::Flip, "mix.pairing", || {
-        "must be flip with granularity pair and half, whose rows are each other's partner".into()
-    });
-    let choose = if given.choose() == v1::Choose::Row { v1::Choose::Row } else { v1::Choose::Batch };
-    given.set_choose(choose);
-    let gate = *given.gate_prob.get_or_insert(1.0);
-    let schedule = given.schedule.unwrap_or_default();
-    let warmup = match schedule.warmup() {
-        W::Unspecified => None,
-        W::Linear => Some(Warmup::Linear),
-        W::Cosine => Some(Warmup::Cosine),
-    };
-    let length = check.within("mix.schedule.warmup_epochs", schedule.warmup_epochs, 0.0, 1e9);
-    let off = check.within("mix.schedule.off_after_epoch", schedule.off_after_epoch, 0.0, 1e9);
-    let smoothing = given.smoothing;
-    check.ensure((0.0..1.0).contains(&smoothing), "mix.smoothing", || format!("is {smoothing}, want 0..<1"));
-    let rule = MixRule {
-        members: members(check, &mut given.policies),
-        granularity: granularity.1,
-        pairing: pairing.1,
-        choose_per_row: choose == v1::Choose::Row,
-        gate: check.within("mix.gate_prob", gate, 0.0, 1.0),
-        clean: check.within("mix.clean_fraction", given.clean_fraction, 0.0, 1.0),
-        warmup: warmup.map(|shape| (shape, length)),
-        off_after: (off > 0.0).then_some(off),
-    };
-    spec.mix = Some(given);
-    (rule, smoothing)
-}
-
-fn members(check: &mut Check, policies: &mut [v1::PolicySpec]) -> Vec<Member> {
-    let mut out = Vec::new();
-    for (i, given) in policies.iter_mut().enumerate() {
-        let field = format!("mix.policies[{i}]");
-        let Some(policy) = image::by_name(&given.name) else {
-            let known = image::POLICIES.iter().map(|p| p.name()).collect::<Vec<_>>().join(", ");
-            check.fail(&format!("{field}.name"), format!("is `{}`, want one of {known}", given.name));
-            continue;
-        };
-        let share = *given.weight.get_or_insert(1.0);
-        check.within(&format!("{field}.weight"), share, 0.0, 1e12);
-        match Args::resolve(policy, &given.params, &given.options) {
-            Ok(args) => {
-                given.params = args.numbers().map(|(n, v)| (n.into(), v)).collect();
-                given.options = args.words().map(|(n, v)| (n.into(), v.into())).collect();
-                out.push(Member { policy, args, share });
-            }
-            Err(error) => check.fail(&field, error.to_string()),
-        }
-    }
-    let sum: f64 = out.iter().map(|m| m.share).sum();
-    check.ensure(out.is_empty() || sum > 0.0, "mix.policies.weight", || "all are zero".into());
-    out.iter_mut().for_each(|m| m.share /= sum);
-    out
-}
-
 fn limits(check: &mut Check, spec: &mut v1::JobSpec) -> Limits {
     let limits = spec.limits.get_or_insert_default();
     if limits.max_pixels == 0 {
@@ -490,12 +249,15 @@ fn limits(check: &mut Check, spec: &mut v1::JobSpec) -> Limits {
     check.ensure(limits.max_pixels <= 1 << 30, "limits.max_pixels", || {
         format!("is {}, want at most 2^30", limits.max_pixels)
     });
+    check.ensure(limits.max_record_bytes <= 1 << 30, "limits.max_record_bytes", || {
+        format!("is {}, want at most 2^30", limits.max_record_bytes)
+    });
     Limits { max_pixels: limits.max_pixels, max_bytes: limits.max_record_bytes }
 }
 
-fn last_batch(spec: &mut v1::JobSpec) -> LastBatch {
+fn last_batch(check: &mut Check, spec: &mut v1::JobSpec) -> LastBatch {
     use v1::LastBatch as L;
-    let (wire, last) = match spec.last_batch() {
+    let (wire, last) = match check.known("last_batch", spec.last_batch) {
         L::Unspecified | L::Drop => (L::Drop, LastBatch::Drop),
         L::Partial => (L::Partial, LastBatch::Partial),
         L::Pad => (L::Pad, LastBatch::Pad),
@@ -504,26 +266,12 @@ fn last_batch(spec: &mut v1::JobSpec) -> LastBatch {
     last
 }
 
-fn group_rules(check: &mut Check, spec: &v1::JobSpec, groups: &[JobGroup]) -> Vec<GroupRule> {
-    use v1::Exhaustion as E;
-    let rule = |(given, group): (&v1::GroupSpec, &JobGroup)| {
-        let records = group.len();
-        let exhaustion = match given.exhaustion() {
-            E::Unspecified | E::Repeat => Exhaustion::Repeat,
-            E::StopFirst => Exhaustion::StopFirst,
-            E::StopLast => Exhaustion::StopLast,
-            E::Drop => Exhaustion::Leave { after: records },
-            E::Cap => {
-                let epochs = given.cap_epochs;
-                check.ensure(epochs > 0.0 && epochs <= 1e9, "groups.cap_epochs", || {
-                    format!("is {epochs} for `{}`, want a number above 0 up to 1e9", group.name)
-                });
-                Exhaustion::Leave { after: ((records as f64 * epochs) as u64).max(1) }
-            }
-        };
-        GroupRule { records, exhaustion }
+fn mean_record_bytes(groups: &[JobGroup]) -> u64 {
+    let of = |g: &JobGroup| {
+        let index = g.source.index();
+        index.groups[g.group].records.iter().map(|r| index.records[*r as usize].size).sum::<u64>()
     };
-    spec.groups.iter().zip(groups).map(rule).collect()
+    groups.iter().map(of).sum::<u64>() / groups.iter().map(JobGroup::len).sum::<u64>().max(1)
 }
 
 /// Hash of the resolved spec's canonical encoding (fields in order, maps sorted) and every group's index digest.

@@ -189,15 +189,18 @@ fn windows(groups: &[GroupRule], weights: Weights) -> (Vec<Window>, Option<u64>)
     let mut gone = vec![false; groups.len()];
     loop {
         let now = windows.last().expect("starts with one");
-        let leave = |(g, rule): (usize, &GroupRule)| match rule.exhaustion {
-            Exhaustion::Leave { after } if !gone[g] => {
-                now.position(g, after.checked_sub(now.before[g])?).map(|items| (items, g))
+        // The c-th item of this window after which group g leaves.
+        let leave = |g: usize| match groups[g].exhaustion {
+            Exhaustion::Leave { after } if !gone[g] && now.weights.shares()[g] > 0 => {
+                after.checked_sub(now.before[g]).map(|c| (g, c))
             }
             Exhaustion::Repeat | Exhaustion::StopFirst | Exhaustion::StopLast | Exhaustion::Leave { .. } => {
                 None
             }
         };
-        let Some((items, g)) = groups.iter().enumerate().filter_map(leave).min() else {
+        // Comparing thresholds is cheap; a position costs a pass over all groups.
+        let next = (0..groups.len()).filter_map(leave).min_by(|a, b| now.earlier(a.0, a.1, b.0, b.1));
+        let Some((items, g)) = next.and_then(|(g, c)| Some((now.position(g, c)?, g))) else {
             return (windows, None);
         };
         gone[g] = true;

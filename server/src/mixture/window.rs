@@ -94,7 +94,7 @@ impl Window {
             return None;
         }
         let (num, den) = self.threshold(j, c);
-        let upto = |i: usize| -> u64 {
+        let upto = |i: usize| -> i128 {
             // Largest c' with (c' * 2^32 - R_i - PHI_i) / W_i below (or equal, for lower indices) to num / den.
             let w = i128::from(self.weights.shares()[i]);
             if w == 0 {
@@ -103,9 +103,11 @@ impl Window {
             let (top, bottom) = (num * w + (self.credit[i] + phase(i)) * den, den << 32);
             let whole = top.div_euclid(bottom);
             let tie = top.rem_euclid(bottom) == 0 && i > j;
-            (whole - i128::from(tie)).max(0) as u64
+            (whole - i128::from(tie)).max(0)
         };
-        Some((0..self.weights.shares().len()).map(upto).sum())
+        // Beyond 2^62 items it never comes for anyone who waits.
+        let items: i128 = (0..self.weights.shares().len()).map(upto).sum();
+        u64::try_from(items).ok().filter(|items| *items < 1 << 62)
     }
 
     fn reached(&self, j: usize, t: i128) -> u64 {
@@ -121,7 +123,8 @@ impl Window {
         ((i128::from(c) << 32) - self.credit[j] - phase(j), i128::from(self.weights.shares()[j]))
     }
 
-    fn earlier(&self, a: usize, ca: u64, b: usize, cb: u64) -> std::cmp::Ordering {
+    /// Whether group `a` gets its `ca`-th item before group `b` its `cb`-th; both have weight.
+    pub fn earlier(&self, a: usize, ca: u64, b: usize, cb: u64) -> std::cmp::Ordering {
         let ((na, da), (nb, db)) = (self.threshold(a, ca), self.threshold(b, cb));
         (na * db).cmp(&(nb * da)).then(a.cmp(&b))
     }

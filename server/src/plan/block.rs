@@ -129,10 +129,10 @@ pub fn block(rule: &MixRule, place: &Place<'_>, labels: &[i32]) -> Plan {
     let clean = clean_rows(rule, place, out);
     let gate = rule.gate_at(place.epoch);
     let rows = (0..out).map(|i| {
-        let Some(partner) = partners[i] else { return plain(i, flags::NO_PARTNER) };
         if rule.members.is_empty() || clean[i] {
             return plain(i, 0);
         }
+        let Some(partner) = partners[i] else { return plain(i, flags::NO_PARTNER) };
         let mutual = partners[partner] == Some(i);
         let draws = draws(rule, place, i, if mutual { partner } else { i });
         if !draws.unit(Draw::Gate).chance(gate) {

@@ -6,6 +6,7 @@
 use super::streams::{self, Call};
 use super::{Shared, routes};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::os::unix::fs::FileTypeExt;
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -46,7 +47,7 @@ impl Listener {
             return TcpListener::bind(address).await.map(Listener::Tcp).map_err(name);
         };
         let path = PathBuf::from(path);
-        if path.exists() && UnixStream::connect(&path).await.is_err() {
+        if is_dead_socket(&path).await {
             std::fs::remove_file(&path).map_err(name)?;
         }
         UnixListener::bind(&path).map(|l| Listener::Unix(l, path)).map_err(name)
@@ -59,6 +60,13 @@ impl Listener {
             Listener::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
+}
+
+/// Whether `path` is a socket that nobody listens on: only such a file may be replaced.
+async fn is_dead_socket(path: &std::path::Path) -> bool {
+    let socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+    socket && UnixStream::connect(path).await.err().is_some_and(refused)
 }
 
 impl Listener {

@@ -1,7 +1,7 @@
 //! Every error to one gRPC code. No wildcard arms: a new error must choose.
 
 use crate::assemble::AssembleError;
-use crate::job::{JobError, Violation};
+use crate::job::{self, JobError, Violation};
 use crate::source::SourceError;
 use crate::stream::OutOfMemory;
 use std::{collections::HashMap, time::Duration};
@@ -13,22 +13,41 @@ const DOMAIN: &str = "mixfeed";
 /// When a refused stream may be asked for again.
 const RETRY: Duration = Duration::from_secs(5);
 
-fn info(reason: &str) -> ErrorDetails {
-    ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new())
+/// Longest message in bytes: it travels twice, in headers that clients limit to 16 KiB.
+const MESSAGE_MAX: usize = 2 << 10;
+/// Longest text of one field's violation.
+const WHY_MAX: usize = 240;
+
+fn info(reason: &str, facts: &[(&str, &str)]) -> ErrorDetails {
+    let facts = facts.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    ErrorDetails::with_error_info(reason, DOMAIN, facts.collect::<HashMap<_, _>>())
 }
 
 fn status(code: Code, reason: &str, message: impl std::fmt::Display) -> Status {
-    Status::with_error_details(code, message.to_string(), info(reason))
+    with_facts(code, reason, message, &[])
+}
+
+fn with_facts(code: Code, reason: &str, message: impl std::fmt::Display, facts: &[(&str, &str)]) -> Status {
+    Status::with_error_details(code, cut(&message.to_string(), MESSAGE_MAX), info(reason, facts))
+}
+
+/// At most `most` bytes of `text`, at a character's border.
+fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.into();
+    }
+    let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    format!("{}...", &text[..end])
 }
 
 /// Fields that do not fit.
 pub fn invalid(violations: &[Violation]) -> Status {
-    let mut details = info("INVALID_FIELD");
+    let mut details = info("INVALID_FIELD", &[]);
     for v in violations {
-        details.add_bad_request_violation(&v.field, &v.why);
+        details.add_bad_request_violation(cut(&v.field, WHY_MAX), cut(&v.why, WHY_MAX));
     }
     let message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    Status::with_error_details(Code::InvalidArgument, message, details)
+    Status::with_error_details(Code::InvalidArgument, cut(&message, MESSAGE_MAX), details)
 }
 
 /// One field that does not fit.
@@ -41,10 +60,20 @@ pub fn of_job(error: &JobError) -> Status {
     match error {
         JobError::Invalid(violations) => invalid(violations),
         JobError::Unknown { .. } => status(Code::NotFound, "UNKNOWN_NAME", error),
-        JobError::Numerics { .. } => status(Code::FailedPrecondition, "OTHER_NUMERICS", error),
+        JobError::Numerics { asked } => {
+            let facts = [("expected", job::NUMERICS), ("found", asked.as_str())];
+            with_facts(Code::FailedPrecondition, "OTHER_NUMERICS", error, &facts)
+        }
         JobError::Unsupported(_) => status(Code::Unimplemented, "NOT_IN_THIS_BUILD", error),
-        JobError::OtherDigest { .. } => status(Code::AlreadyExists, "OTHER_DIGEST", error),
-        JobError::Expected { .. } => status(Code::FailedPrecondition, "DIGEST_MISMATCH", error),
+        JobError::OtherDigest { open, given, .. } => {
+            with_facts(Code::AlreadyExists, "OTHER_DIGEST", error, &[("expected", given), ("found", open)])
+        }
+        JobError::Expected { expected, found, .. } => with_facts(
+            Code::FailedPrecondition,
+            "DIGEST_MISMATCH",
+            error,
+            &[("expected", expected), ("found", found)],
+        ),
         JobError::Position(_) => status(Code::FailedPrecondition, "POSITION", error),
         JobError::TooMany { .. } => exhausted("TOO_MANY_JOBS", error),
     }
@@ -56,6 +85,8 @@ pub fn of_assemble(error: &AssembleError) -> Status {
         AssembleError::Source(source) => of_source(source),
         AssembleError::NoReplacement { .. } => status(Code::DataLoss, "BAD_RECORDS", error),
         AssembleError::TooManyBad { .. } => status(Code::DataLoss, "BAD_RECORDS", error),
+        AssembleError::TooLarge { .. } => status(Code::ResourceExhausted, "BLOCK_TOO_LARGE", error),
+        AssembleError::Differs { .. } => status(Code::DataLoss, "REPLAY_DIFFERS", error),
         AssembleError::Panic(_) => status(Code::Internal, "DEFECT", error),
     }
 }
@@ -69,16 +100,21 @@ fn of_source(error: &SourceError) -> Status {
     }
 }
 
-/// No memory for another stream.
+/// No memory for another stream; trying again helps only when it would ever fit.
 pub fn of_memory(error: &OutOfMemory) -> Status {
-    exhausted("MEMORY", error)
+    match error.needed > error.limit {
+        true => {
+            status(Code::ResourceExhausted, "NEVER_FITS", format!("{error}; a smaller mix_block needs less"))
+        }
+        false => exhausted("MEMORY", error),
+    }
 }
 
 /// A limit of the server.
 pub fn exhausted(reason: &str, message: impl std::fmt::Display) -> Status {
-    let mut details = info(reason);
+    let mut details = info(reason, &[]);
     details.set_retry_info(Some(RETRY));
-    Status::with_error_details(Code::ResourceExhausted, message.to_string(), details)
+    Status::with_error_details(Code::ResourceExhausted, cut(&message.to_string(), MESSAGE_MAX), details)
 }
 
 /// The server is stopping.

@@ -122,8 +122,7 @@ fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<s
         0 => shared.limits.prefetch,
         asked => usize::try_from(asked).unwrap_or(usize::MAX).min(shared.limits.max_prefetch),
     };
-    // Two blocks: one being sent, one in the making.
-    let budget = shared.memory.reserve(wanted, 2 * ask.block_bytes()).map_err(|e| status::of_memory(&e))?;
+    let budget = shared.memory.reserve(wanted, ask.least_bytes()).map_err(|e| status::of_memory(&e))?;
     Ok(stream::start(&shared.assembler, ask, budget, shared.draining.clone(), status::of_assemble))
 }
 
@@ -140,7 +139,7 @@ fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -
     let (rank, world_size) = (request.rank, request.world_size);
     tracing::debug!(job = job.name, rank, world_size, replica = request.replica, from, "stream opened");
     Ok((
-        Ask { job, feed, rank, world_size, from, steps: None, training: true, asked },
+        Ask { job, feed, rank, world_size, from, steps: None, training: true, expected: None, asked },
         request.prefetch_bytes,
     ))
 }
@@ -151,30 +150,33 @@ fn eval_set(
     asked: Instant,
 ) -> Result<(Ask, u64), Status> {
     let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
-    let pad = match request.last_batch() {
-        v1::LastBatch::Unspecified | v1::LastBatch::Partial => false,
-        v1::LastBatch::Pad => true,
-        v1::LastBatch::Drop => {
+    let pad = match v1::LastBatch::try_from(request.last_batch) {
+        Ok(v1::LastBatch::Unspecified | v1::LastBatch::Partial) => false,
+        Ok(v1::LastBatch::Pad) => true,
+        Ok(v1::LastBatch::Drop) => {
             return Err(status::invalid_field(
                 "last_batch",
                 "is drop, want partial or pad: an eval set drops nothing",
             ));
         }
+        Err(_) => return Err(status::invalid_field("last_batch", "is not known, want partial or pad")),
     };
     let feed = Arc::new(job.eval(&request.group, request.batch, pad).map_err(|e| status::of_job(&e))?);
     check_rank(&feed, request.rank, request.world_size)?;
     check_step(&job, &feed, request.from_step)?;
     let (rank, world_size, from) = (request.rank, request.world_size, request.from_step);
-    Ok((Ask { job, feed, rank, world_size, from, steps: None, training: false, asked }, 0))
+    Ok((Ask { job, feed, rank, world_size, from, steps: None, training: false, expected: None, asked }, 0))
 }
 
 fn replay(shared: &Shared, request: v1::ReplayBatchRequest, asked: Instant) -> Result<(Ask, u64), Status> {
     let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+    let mut expected = None;
     let (step, rank, world_size) = match request.what {
         None => return Err(status::invalid_field("what", "is missing, want a receipt or a step")),
         Some(What::Step(step)) => (step, request.rank, request.world_size),
         Some(What::Receipt(receipt)) => {
             check_receipt(&job, &receipt).map_err(|e| status::of_job(&e))?;
+            expected = Some(receipt.plan_digest.to_vec());
             (receipt.step, receipt.rank, receipt.world_size)
         }
     };
@@ -184,7 +186,7 @@ fn replay(shared: &Shared, request: v1::ReplayBatchRequest, asked: Instant) -> R
     if feed.order.steps().is_some_and(|steps| step >= steps) {
         return Err(status::of_job(&JobError::Position(format!("job `{}` has no step {step}", job.name))));
     }
-    Ok((Ask { job, feed, rank, world_size, from: step, steps: Some(1), training: true, asked }, 0))
+    Ok((Ask { job, feed, rank, world_size, from: step, steps: Some(1), training: true, expected, asked }, 0))
 }
 
 fn check_receipt(job: &Job, receipt: &v1::Receipt) -> Result<(), JobError> {
@@ -198,6 +200,12 @@ fn check_receipt(job: &Job, receipt: &v1::Receipt) -> Result<(), JobError> {
             expected: job::hex(&job.digest),
             found: job::hex(&receipt.digest),
         });
+    }
+    if receipt.branch != 0 || receipt.mixture_seq != 1 {
+        let (branch, seq) = (receipt.branch, receipt.mixture_seq);
+        return Err(JobError::Position(format!(
+            "receipt is of branch {branch}, entry {seq}; this job has 0 and 1"
+        )));
     }
     Ok(())
 }

@@ -24,6 +24,10 @@ use tokio::task::JoinHandle;
 const MAX_AHEAD: usize = 1024;
 /// Frames between the sender and the connection: one being written, one ready.
 const FRAMES: usize = 4;
+/// What a slot of a step takes: its place in a list or two, its row of the small tensors.
+const SLOT_BYTES: usize = 256;
+/// What a stream takes beside its blocks: h2's buffers, tasks.
+const STREAM_BYTES: usize = 512 << 10;
 /// Unit of budget permits: a semaphore counts in 32 bits.
 const KIB: usize = 1024;
 
@@ -45,8 +49,10 @@ pub struct Ask {
     pub from: u64,
     /// Steps to send at most; `None` until the job ends.
     pub steps: Option<u64>,
-    /// Whether batches carry cursors of the job.
+    /// Whether batches carry cursors and receipts of the job.
     pub training: bool,
+    /// Digest of plan and sample ids that the batch must have: of a receipt.
+    pub expected: Option<Vec<u8>>,
     /// Since when the client waits.
     pub asked: Instant,
 }
@@ -82,10 +88,11 @@ impl Ask {
         starts.map(block).collect()
     }
 
-    /// Bytes that one full block takes at most, sizes of records as indexed on average.
-    pub fn block_bytes(&self) -> usize {
-        let places = self.feed.mix_block.min(self.feed.order.batch()) as usize;
-        places * (self.feed.format.raster.len() + self.feed.image_bytes())
+    /// Bytes without which the stream cannot begin: two ordinary blocks, and the positions of a step.
+    pub fn least_bytes(&self) -> usize {
+        let (feed, slots) = (&self.feed, self.feed.mix_block.min(self.feed.order.batch()) as usize);
+        let row = feed.format.raster.len() + feed.image_bytes() + feed.mean_record_bytes as usize;
+        2 * slots * row + feed.order.batch() as usize * SLOT_BYTES + STREAM_BYTES
     }
 }
 
@@ -154,9 +161,8 @@ pub fn send(
 
 /// Begins blocks in order, as far ahead as the budget allows.
 async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<Next>) {
-    let whole = (budget / KIB).max(1);
+    let whole = budget / KIB;
     let budget = Arc::new(Semaphore::new(whole));
-    let permits = |bytes: usize| bytes.div_ceil(KIB).min(whole / 2).max(1) as u32;
     for step in ask.from..ask.end().0 {
         let blocks = ask.blocks(step);
         let rows = blocks.iter().map(|b| ask.feed.rows_of(b.places.len()) as u64).sum();
@@ -165,13 +171,20 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
         }
         for at in blocks {
             let (making, keeping) = Assembler::cost(&ask.feed, &at);
-            let take = |bytes: usize| budget.clone().acquire_many_owned(permits(bytes));
+            let (making, keeping) = (making.div_ceil(KIB), keeping.div_ceil(KIB));
+            if making + keeping > whole {
+                let error = AssembleError::TooLarge { needed: (making + keeping) * KIB, budget: whole * KIB };
+                let block = Coming::spawn(async { Err(error) });
+                let _ = next.send(Next::Block { slot: at.slot, block }).await; // an error means that the client left
+                return;
+            }
             // A closed channel ends the wait: the client left.
-            let (work, kept) = tokio::select! {
-                both = async { (take(making).await, take(keeping).await) } => both,
+            let both = tokio::select! {
+                both = budget.clone().acquire_many_owned((making + keeping) as u32) => both,
                 () = next.closed() => return,
             };
-            let (Ok(work), Ok(kept)) = (work, kept) else { return };
+            let Ok(mut work) = both else { return };
+            let kept = work.split(keeping).expect("it is part of what was acquired");
             let (assembler, feed, slot) = (assembler.clone(), ask.feed.clone(), at.slot);
             let block = Coming::spawn(async move {
                 let block = assembler.block(feed, at, Some(kept)).await;

@@ -2,6 +2,7 @@
 
 use super::body::Out;
 use super::{Ask, Next, Reservation, ToStatus};
+use crate::assemble::AssembleError;
 use crate::job::NUMERICS;
 use crate::metrics::{self, OpenStream, Stage, StreamEnd};
 use crate::wire::{self, Columns};
@@ -13,6 +14,9 @@ use tonic::Status;
 
 /// Replaced records that a receipt names; more would break the limit of a message. "sample.flags" marks every one.
 const MAX_REPLACED: usize = 64;
+
+/// Characters of a replaced record's name and of the reason.
+const MAX_TEXT: usize = 100;
 
 /// The client left.
 struct Gone;
@@ -46,9 +50,9 @@ pub(super) async fn run(
         tracing::warn!(job = ask.job.name, rank = ask.rank, %status, "stream failed");
     }
     counted.end = end;
-    drop(coming);
+    // Given back before the last word: a reader that stopped reading may never take it.
+    drop((coming, counted, budget));
     let _ = frames.send(Out::End(status)).await; // an error means that the client left
-    drop((counted, budget));
 }
 
 /// A batch that is being sent.
@@ -75,7 +79,9 @@ impl Sender<'_> {
         while let Some(next) = coming.recv().await {
             match next {
                 Next::Step { step, rows } => {
-                    self.close().await?;
+                    if let Some(wrong) = self.close().await? {
+                        return Ok(wrong);
+                    }
                     if *self.draining.borrow() {
                         let reason = "the server is stopping".into();
                         self.part(Part::GoAway(v1::GoAway { reason, endpoints: Vec::new() })).await?;
@@ -90,11 +96,16 @@ impl Sender<'_> {
                 },
             }
         }
-        self.close().await?;
+        if let Some(wrong) = self.close().await? {
+            return Ok(wrong);
+        }
         let (steps, over) = self.ask.end();
         if over {
             let (dropped_rows, padded_rows) = self.ask.feed.order.leftovers();
-            metrics::leftovers(dropped_rows, padded_rows);
+            // Once a job, not once a rank or reconnect.
+            if self.ask.training && self.ask.rank == 0 && self.ask.from < steps {
+                metrics::leftovers(dropped_rows, padded_rows);
+            }
             self.part(Part::EndOfJob(v1::EndOfJob { steps, dropped_rows, padded_rows })).await?;
         }
         Ok((StreamEnd::Complete, Status::ok("")))
@@ -136,8 +147,8 @@ impl Sender<'_> {
             let bad = s.replaced.as_ref()?;
             Some(v1::Replacement {
                 slot: (slot + i as u64) as u32,
-                record: bad.record.clone(),
-                reason: bad.reason.to_string(),
+                record: bad.record.chars().take(MAX_TEXT).collect(),
+                reason: bad.reason.to_string().chars().take(MAX_TEXT).collect(),
                 probes: bad.probes as u32,
             })
         });
@@ -149,10 +160,16 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// Sends what remains of the open batch.
-    async fn close(&mut self) -> Result<(), Gone> {
-        let Some(batch) = self.batch.take() else { return Ok(()) };
+    /// Sends what remains of the open batch; returns how the stream ends when the batch is not the expected one.
+    async fn close(&mut self) -> Result<Option<(StreamEnd, Status)>, Gone> {
+        let Some(batch) = self.batch.take() else { return Ok(None) };
         let (small, plan_digest) = batch.columns.finish();
+        if self.ask.expected.as_ref().is_some_and(|expected| *expected != plan_digest) {
+            return Ok(Some((
+                StreamEnd::Error,
+                (self.to_status)(&AssembleError::Differs { step: batch.step }),
+            )));
+        }
         let mut crcs = vec![batch.image_crc];
         let mut bytes = batch.image_bytes;
         for (i, piece) in small.into_iter().enumerate() {
@@ -172,12 +189,13 @@ impl Sender<'_> {
             world_size: ask.world_size,
             replaced: batch.replaced,
         };
-        self.part(Part::End(v1::BatchEnd { crc32c: crcs, receipt: Some(receipt) })).await?;
+        let receipt = ask.training.then_some(receipt);
+        self.part(Part::End(v1::BatchEnd { crc32c: crcs, receipt })).await?;
         metrics::delivered(&ask.job.name, batch.rows, bytes);
         if std::mem::take(&mut self.first) {
             metrics::first_batch(ask.asked);
         }
-        Ok(())
+        Ok(None)
     }
 
     async fn part(&self, part: Part) -> Result<(), Gone> {
@@ -186,8 +204,11 @@ impl Sender<'_> {
 
     async fn chunks(&self, tensor: u32, offset: u64, bytes: Bytes) -> Result<(), Gone> {
         for (head, payload) in wire::chunks(tensor, offset, &bytes) {
-            self.data(head).await?;
-            self.data(payload).await?;
+            // Both or neither: a stream that ends in between would end inside a message.
+            let mut places = self.frames.reserve_many(2).await.map_err(|_| Gone)?;
+            for bytes in [head, payload] {
+                places.next().expect("two places").send(Out::Data(bytes));
+            }
         }
         Ok(())
     }

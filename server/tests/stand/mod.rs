@@ -189,9 +189,11 @@ pub fn joined(parts: &[Batch]) -> Vec<(String, Vec<u8>)> {
     whole
 }
 
-/// Lets other tasks run until `done`; the test's own time limit ends a wait that never does.
+/// Lets other tasks run until `done`.
 pub async fn until(mut done: impl FnMut() -> bool) {
+    let late = std::time::Instant::now() + Duration::from_secs(60);
     while !done() {
+        assert!(std::time::Instant::now() < late, "it never happened");
         tokio::task::yield_now().await;
     }
 }
