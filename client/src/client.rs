@@ -14,7 +14,6 @@ use mixfeed_proto as v1;
 use prost::Message;
 use std::{
     collections::BTreeMap,
-    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tonic::transport::Channel;
@@ -182,22 +181,22 @@ impl Client {
     pub async fn stream(&self, job: &str, options: StreamOptions) -> Result<BatchStream, Error> {
         check_slice(options.rank, options.world_size)?;
         self.make_known(job).await?;
-        Ok(BatchStream::new(self.reader(job, What::Train(options))))
+        BatchStream::start(self.reader(job, What::Train(options)))
     }
 
     /// Streams a pinned set of records in order, once, unmixed.
     pub async fn eval(&self, job: &str, options: EvalOptions) -> Result<BatchStream, Error> {
         check_slice(options.rank, options.world_size)?;
         self.make_known(job).await?;
-        Ok(BatchStream::new(self.reader(job, What::Eval(options))))
+        BatchStream::start(self.reader(job, What::Eval(options)))
     }
 
     /// Makes one batch again.
     pub async fn replay(&self, job: &str, what: Replay) -> Result<Batch, Error> {
         self.make_known(job).await?;
-        let mut stream = BatchStream::new(self.reader(job, What::Replay(what)));
-        let batch = poll_fn(|context| stream.poll_batch(context)).await;
-        batch.unwrap_or_else(|| Err(Error::Protocol("answer of `ReplayBatch` has no batch".into())))
+        let mut stream = BatchStream::start(self.reader(job, What::Replay(what)))?;
+        let missing = || Error::Protocol("answer of `ReplayBatch` has no batch".into());
+        stream.next_batch().await?.ok_or_else(missing)
     }
 
     fn reader(&self, job: &str, what: What) -> Reader {

@@ -21,7 +21,6 @@
 //! Payloads are copied once, from the received HTTP/2 frames to the batch's own memory, and checked there.
 
 mod batch;
-mod blocking;
 mod client;
 mod connection;
 mod cursor;
@@ -34,13 +33,12 @@ mod stream;
 mod wire;
 
 pub use batch::{Batch, Dtype, Labels, TensorView};
-pub use blocking::BlockingBatches;
 pub use client::{Client, Health};
 pub use cursor::Cursor;
 pub use error::{Digest, Error, Violation};
 pub use options::{ClientOptions, EvalOptions, Replay, Resume, Start, StreamOptions};
 pub use reader::EndOfJob;
-pub use stream::{BatchStream, StreamStats};
+pub use stream::{BatchStream, BlockingBatches, StreamStats};
 
 /// Messages of the contract: job specs, and what servers say about jobs, policies and sources.
 pub mod spec {

@@ -114,14 +114,6 @@ impl Reader {
         }
     }
 
-    /// The same position without the connection, for another runtime.
-    pub(crate) fn detached(&self) -> Self {
-        let mut copy = Reader::new(Arc::clone(&self.inner), self.job.clone(), self.what.clone());
-        (copy.next_step, copy.cursor) = (self.next_step, self.cursor.clone());
-        (copy.end, copy.finished, copy.connections) = (self.end, self.finished, self.connections);
-        copy
-    }
-
     pub(crate) fn cursor(&self) -> Option<&Cursor> {
         self.cursor.as_ref()
     }

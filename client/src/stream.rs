@@ -1,14 +1,23 @@
-//! The async face of a reader.
+//! A stream of batches: a thread that receives, and the two faces of it.
+//!
+//! Receiving moves every byte of a batch twice, so it has a thread with a single-threaded runtime of its own: on the
+//! caller's runtime the connection and the copy would meet on different threads, frame by frame, and would hold up
+//! whatever else runs there.
 
-use crate::{Batch, BlockingBatches, Cursor, EndOfJob, Error, reader::Reader};
-use futures_util::{FutureExt, Stream, future::BoxFuture};
+use crate::{Batch, Cursor, EndOfJob, Error, reader::Reader};
+use futures_util::Stream;
 use std::{
-    fmt,
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker, ready},
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
+use tokio::{runtime, sync::mpsc};
+
+/// Finished batches that wait for the caller while the next one is being received.
+const READY: usize = 1;
 
 /// What a stream has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -30,33 +39,41 @@ impl StreamStats {
     }
 }
 
-type Pending = BoxFuture<'static, (Reader, Option<Result<Batch, Error>>)>;
-
-enum State {
-    Idle(Box<Reader>),
-    /// Reading, with the position before it.
-    Busy(Pending, Box<Reader>, Instant),
-    /// Between two states; never seen.
-    Moving,
+/// What the thread hands over.
+#[derive(Debug)]
+struct Handover {
+    /// `None` is the end.
+    batch: Option<Result<Batch, Error>>,
+    reconnects: u64,
+    end: Option<EndOfJob>,
 }
 
 /// A rank's batches, every step exactly once and in order, over reconnects and server restarts. Ends with `None` after
-/// the job's last step, or after one error. Dropping it closes its connection. While it is not polled it holds what the
-/// HTTP/2 windows allow and no more.
+/// the job's last step, or after one error. It is read on a thread of its own: at most one finished batch waits for the
+/// caller and one is being received; further ones stay with the server. Dropping it closes its connection.
+#[derive(Debug)]
 pub struct BatchStream {
-    state: State,
+    batches: mpsc::Receiver<Handover>,
+    cursor: Option<Cursor>,
+    end: Option<EndOfJob>,
     stats: StreamStats,
-}
-
-impl fmt::Debug for BatchStream {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("BatchStream").field("stats", &self.stats).finish_non_exhaustive()
-    }
+    /// When the caller began to wait.
+    since: Option<Instant>,
 }
 
 impl BatchStream {
-    pub(crate) fn new(reader: Reader) -> Self {
-        BatchStream { state: State::Idle(Box::new(reader)), stats: StreamStats::default() }
+    /// Starts receiving.
+    pub(crate) fn start(reader: Reader) -> Result<Self, Error> {
+        let failed = |error: std::io::Error| Error::Argument {
+            name: "stream".into(),
+            reason: format!("cannot start its thread: {error}"),
+        };
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let (sender, batches) = mpsc::channel(READY);
+        let cursor = reader.cursor().cloned();
+        let body = move || runtime.block_on(receive(reader, &sender));
+        thread::Builder::new().name("mixfeed-batches".into()).spawn(body).map_err(failed)?;
+        Ok(BatchStream { batches, cursor, end: None, stats: StreamStats::default(), since: None })
     }
 
     /// The next batch, as `StreamExt::next` and `?` give it. Dropping the future loses nothing.
@@ -66,55 +83,36 @@ impl BatchStream {
 
     /// Position after the last batch handed out, or where the stream starts when that was given as a cursor.
     pub fn cursor(&self) -> Option<&Cursor> {
-        self.reader().and_then(Reader::cursor)
+        self.cursor.as_ref()
     }
 
     /// How the job ended, once the stream has.
     pub fn end(&self) -> Option<EndOfJob> {
-        self.reader().and_then(Reader::end)
+        self.end
     }
 
-    /// What the stream has done so far.
+    /// What the stream has handed out so far.
     pub fn stats(&self) -> StreamStats {
         self.stats
     }
 
-    /// Reads on a thread of its own, one batch ahead of the caller, for trainers without a runtime. A connection that
-    /// this stream has already made is given up; no batch is lost.
-    pub fn blocking(self) -> Result<BlockingBatches, Error> {
-        let reader = self.reader().map(Reader::detached);
-        BlockingBatches::start(BatchStream {
-            state: reader.map_or(State::Moving, |reader| State::Idle(Box::new(reader))),
-            stats: self.stats,
-        })
-    }
-
-    fn reader(&self) -> Option<&Reader> {
-        match &self.state {
-            State::Idle(reader) | State::Busy(_, reader, _) => Some(reader),
-            State::Moving => None,
-        }
+    /// The same batches as a blocking iterator, for trainers without a runtime.
+    pub fn blocking(self) -> BlockingBatches {
+        BlockingBatches { stream: self }
     }
 
     pub(crate) fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Batch, Error>>> {
-        if let State::Idle(_) = self.state
-            && let State::Idle(mut reader) = std::mem::replace(&mut self.state, State::Moving)
-        {
-            let before = Box::new(reader.detached());
-            let pending = async move {
-                let batch = reader.next().await;
-                (*reader, batch)
-            };
-            self.state = State::Busy(pending.boxed(), before, Instant::now());
-        }
-        let State::Busy(pending, _, since) = &mut self.state else { return Poll::Ready(None) };
-        let (reader, batch) = ready!(pending.poll_unpin(context));
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let handover = ready!(self.batches.poll_recv(context));
+        self.since = None;
         self.stats.waited += since.elapsed();
-        self.stats.reconnects = reader.reconnects();
+        let Some(Handover { batch, reconnects, end }) = handover else { return Poll::Ready(None) };
+        self.stats.reconnects = reconnects;
+        self.end = end;
         if let Some(Ok(batch)) = &batch {
             self.stats.count(batch);
+            self.cursor = batch.cursor().cloned();
         }
-        self.state = State::Idle(Box::new(reader));
         Poll::Ready(batch)
     }
 }
@@ -124,5 +122,68 @@ impl Stream for BatchStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_batch(context)
+    }
+}
+
+/// Receives until the end, an error, or until the caller has left.
+async fn receive(mut reader: Reader, sender: &mpsc::Sender<Handover>) {
+    loop {
+        let batch = tokio::select! {
+            batch = reader.next() => batch,
+            // The caller left in the middle of a batch, or of a wait for a server.
+            () = sender.closed() => return,
+        };
+        let more = matches!(batch, Some(Ok(_)));
+        let handover = Handover { batch, reconnects: reader.reconnects(), end: reader.end() };
+        if sender.send(handover).await.is_err() || !more {
+            return;
+        }
+    }
+}
+
+/// A [`BatchStream`] as an iterator; works inside and outside of any runtime.
+#[derive(Debug)]
+pub struct BlockingBatches {
+    stream: BatchStream,
+}
+
+impl BlockingBatches {
+    /// See [`BatchStream::cursor`].
+    pub fn cursor(&self) -> Option<&Cursor> {
+        self.stream.cursor()
+    }
+
+    /// See [`BatchStream::end`].
+    pub fn end(&self) -> Option<EndOfJob> {
+        self.stream.end()
+    }
+
+    /// See [`BatchStream::stats`]; `waited` is the time spent in `next`.
+    pub fn stats(&self) -> StreamStats {
+        self.stream.stats()
+    }
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl Iterator for BlockingBatches {
+    type Item = Result<Batch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match self.stream.poll_batch(&mut context) {
+                Poll::Ready(batch) => return batch,
+                Poll::Pending => thread::park(),
+            }
+        }
     }
 }

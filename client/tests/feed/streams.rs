@@ -112,7 +112,7 @@ fn a_blocking_iterator_gives_the_same_and_knows_the_end() {
         check(&stream.next_batch().await.expect("good").expect("not over"), 0, 0, 33);
         stream
     });
-    let mut batches = stream.blocking().expect("a thread");
+    let mut batches = stream.blocking();
     assert_eq!(batches.cursor().map(|c| c.next_step()), Some(1));
     for step in 1..5 {
         check(&batches.next().expect("not over").expect("good"), step, 0, 33);
@@ -132,7 +132,7 @@ fn dropping_a_blocking_iterator_ends_its_stream() {
         let client = open(&[fake.tcp().await], quick()).await.expect("opens");
         client.stream(JOB, StreamOptions::default()).await.expect("known job")
     });
-    let mut batches = stream.blocking().expect("a thread");
+    let mut batches = stream.blocking();
     check(&batches.next().expect("not over").expect("good"), 0, 0, 33);
     drop(batches);
     assert_eq!(drops.blocking_recv(), Some(()));
