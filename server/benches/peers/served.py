@@ -24,6 +24,14 @@ groups = [{{ group = "photos" }}]
 image = {{ height = 224, width = 224, random_resized_crop = {{}}, horizontal_flip = 0.5 }}
 mix = {{ policies = [{{ name = "mixup" }}, {{ name = "cutmix" }}] }}
 output = {{ dtype = "u8", layout = "nchw" }}
+
+[jobs.small]
+seed = 1
+global_batch = 16
+mix_block = 16
+groups = [{{ group = "photos" }}]
+image = {{ height = 48, width = 64, random_resized_crop = {{}} }}
+mix = {{ policies = [{{ name = "mixup" }}, {{ name = "fmix" }}] }}
 """
 SECONDS_TO_START = 60
 

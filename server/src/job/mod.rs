@@ -4,17 +4,18 @@ mod check;
 mod eval;
 mod groups;
 mod mix;
+mod order;
 mod registry;
 mod resolve;
 
 pub use check::Violation;
+pub use order::{Order, Place};
 pub use registry::Jobs;
 pub use resolve::{MAX_BATCH, resolve};
 
 use crate::batch::{Raster, SampleId};
 use crate::decode::Limits;
 use crate::exec::Format;
-use crate::mixture::{Sequence, Slot};
 use crate::plan::{block::MixRule, fields::Bank, view::ViewRule};
 use crate::rng::Stream;
 use crate::source::Source;
@@ -151,125 +152,6 @@ pub struct LabelRule {
     pub dense: bool,
     /// Label smoothing.
     pub smoothing: f64,
-}
-
-/// Which record stands at which slot.
-#[derive(Debug)]
-pub enum Order {
-    /// The job's training sequence.
-    Train(Box<Sequence>),
-    /// A pinned set in order, once.
-    Eval {
-        /// Groups in order with their records.
-        spans: Vec<(u32, u64)>,
-        /// Rows of a step.
-        batch: u64,
-        /// Fill the last step by repeating its rows, flagged.
-        pad: bool,
-    },
-}
-
-impl Order {
-    /// Slots of a full step.
-    pub fn batch(&self) -> u64 {
-        match self {
-            Order::Train(sequence) => sequence.batch(),
-            Order::Eval { batch, .. } => *batch,
-        }
-    }
-
-    /// Steps in all; `None` without end.
-    pub fn steps(&self) -> Option<u64> {
-        match self {
-            Order::Train(sequence) => sequence.end().map(|end| end.steps),
-            Order::Eval { spans, batch, .. } => Some(records(spans).div_ceil(*batch)),
-        }
-    }
-
-    /// Rows dropped at the end and slots padded in the last step.
-    pub fn leftovers(&self) -> (u64, u64) {
-        match self {
-            Order::Train(sequence) => sequence.end().map_or((0, 0), |end| (end.dropped, end.padded)),
-            Order::Eval { spans, batch, pad } => {
-                let rest = records(spans) % batch;
-                (0, if *pad && rest > 0 { batch - rest } else { 0 })
-            }
-        }
-    }
-
-    /// Slots of `step` in order with their records; a padded step repeats its own.
-    pub fn step(&self, step: u64) -> Vec<Place> {
-        let (mut places, pad): (Vec<Place>, bool) = match self {
-            Order::Train(sequence) => {
-                let slots = sequence.step(step).into_iter();
-                let place = |slot| Place { id: sequence.record(slot), slot: Some(slot), padded: false };
-                let last = sequence.end().is_some_and(|end| end.padded > 0 && step + 1 == end.steps);
-                (slots.map(place).collect(), last)
-            }
-            Order::Eval { spans, batch, pad } => {
-                let first = step.saturating_mul(*batch);
-                let place = |id| Place { id, slot: None, padded: false };
-                (
-                    (first..first.saturating_add(*batch))
-                        .map_while(|at| locate(spans, at))
-                        .map(place)
-                        .collect(),
-                    *pad,
-                )
-            }
-        };
-        if pad && !places.is_empty() {
-            let own = places.len();
-            (own..self.batch() as usize).for_each(|i| {
-                let repeated = Place { padded: true, ..places[i % own] };
-                places.push(repeated);
-            });
-        }
-        places
-    }
-
-    /// What takes the place of a bad record; eval sets replace nothing.
-    pub fn probe(&self, place: &Place, probe: u64) -> Option<SampleId> {
-        match (self, place.slot) {
-            (Order::Train(sequence), Some(slot)) => sequence.probe(slot, probe),
-            _ => None,
-        }
-    }
-
-    /// Epoch of the schedule at `step`.
-    pub fn epoch(&self, step: u64) -> f64 {
-        match self {
-            Order::Train(sequence) => sequence.epoch(step),
-            Order::Eval { .. } => 0.0,
-        }
-    }
-}
-
-/// Records in all spans.
-fn records(spans: &[(u32, u64)]) -> u64 {
-    spans.iter().map(|(_, records)| records).sum()
-}
-
-/// The `at`-th record of the spans.
-fn locate(spans: &[(u32, u64)], mut at: u64) -> Option<SampleId> {
-    for &(group, records) in spans {
-        if at < records {
-            return Some(SampleId { group, index: at });
-        }
-        at -= records;
-    }
-    None
-}
-
-/// A slot with its record.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Place {
-    /// The record.
-    pub id: SampleId,
-    /// Its place in the sequence; `None` in eval sets.
-    pub slot: Option<Slot>,
-    /// Repeats another slot of the step.
-    pub padded: bool,
 }
 
 /// A batch sequence: what is shown, in which order, how it is mixed and what it looks like.
