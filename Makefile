@@ -48,7 +48,7 @@ test-rust:
 	cargo test --workspace
 
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
 # `--tests` for the features of `cargo test --workspace`: nothing is compiled twice.
 test-stock: $(VENV)/ready

@@ -11,6 +11,7 @@ mod serve;
 mod sheet;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .log_internal_errors(false);
     match cli.log_format {
         LogFormat::Text => logs.init(),

@@ -49,7 +49,7 @@ impl Element for f32 {
     }
 }
 
-/// Memory of [`lines`].
+/// Memory that composing rows keeps between calls.
 #[derive(Debug, Default)]
 pub(super) struct ComposeScratch {
     masks: LineScratch,

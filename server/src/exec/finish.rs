@@ -4,7 +4,7 @@ use super::{colour, simd::Level};
 use crate::batch::{CHANNELS, Raster, Turn};
 use crate::plan::{Rect, view::View};
 
-/// [`super::finish`] on a given instruction set.
+/// [`super::finish()`] on a given instruction set.
 pub(super) fn finish(
     level: Level,
     view: &View,

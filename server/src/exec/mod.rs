@@ -1,6 +1,6 @@
 //! 6 EXECUTE: carries out plans; draws nothing.
 //!
-//! [`finish`] makes clean rows of bytes, [`run`] mixes them, [`labels`] mixes their labels. Numeric rules of `cpu-1`:
+//! [`finish()`] makes clean rows of bytes, [`run`] mixes them, [`labels`] mixes their labels. Numeric rules of `cpu-1`:
 //! weights and sums in f32, in the order written, never fused. A byte result is rounded half to even once per op. A
 //! float result is computed on `a / 255`: `(lambda * (a / 255) + rest * (b / 255) - mean) / std`, stored once.
 
