@@ -80,6 +80,9 @@ impl Server {
         if listen.is_empty() {
             return Some(("listen", "is empty, want at least one address".into()));
         }
+        if listen.iter().any(|l| l == "unix:") {
+            return Some(("listen", "has `unix:` without a path".into()));
+        }
         for (key, value) in [("threads", threads), ("readers", readers)] {
             if *value > 4096 {
                 return Some((key, format!("is {value}, want 0..=4096")));

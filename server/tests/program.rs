@@ -205,3 +205,21 @@ fn policies_are_listed_with_their_parameters() {
         assert!(said.contains(name), "{name}");
     }
 }
+
+#[test]
+fn a_reader_that_left_or_a_full_disk_ends_the_program_without_a_panic() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mixfeed"))
+        .args(["policies", "--markdown"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(0), ""));
+
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_mixfeed")).arg("policies").stdout(full).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).starts_with("error: cannot write to standard output"), "{}", text(&out.stderr));
+}

@@ -200,7 +200,7 @@ async fn what_a_later_release_serves_is_unimplemented() {
 #[tokio::test]
 async fn a_server_without_memory_for_another_stream_says_when_to_come_back() {
     let server = Server::with(sources(), |s| {
-        s.memory.0 = 3 << 19;
+        s.memory.0 = 1 << 20;
     })
     .await;
     let client = server.open(&spec()).await;
@@ -208,4 +208,16 @@ async fn a_server_without_memory_for_another_stream_says_when_to_come_back() {
     first.next_batch().await.unwrap();
     let error = client.stream("job", Default::default()).await.unwrap().next_batch().await.unwrap_err();
     assert!(matches!(error, Error::Exhausted { retry_after: Some(_), .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_absurdly_long_field_does_not_outgrow_the_answer() {
+    let server = Server::start(sources()).await;
+    server.open(&spec()).await;
+    let mut client = plain(&server).await;
+    let expected_digest = vec![7; 60_000].into();
+    let request = v1::OpenJobRequest { job: "job".into(), spec: None, expected_digest };
+    let status = client.open_job(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().len() + status.details().len() < 8 << 10, "headers hold 8 KiB");
 }

@@ -8,6 +8,7 @@ use crate::job::{Feed, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{Plan, block, view};
 use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 use std::{cell::RefCell, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -37,6 +38,11 @@ pub struct Replaced {
     /// Records tried until a good one was found, 1..=16.
     pub probes: u64,
 }
+
+/// A picture with more pixels is decoded alone: formats other than JPEG are decoded whole, at 3 to 6 bytes a pixel and
+/// thread, beside what streams were promised.
+const LARGE_PIXELS: u64 = 16_000_000;
+static LARGE: Mutex<()> = Mutex::new(());
 
 /// Memory of one CPU thread.
 #[derive(Default)]
@@ -158,6 +164,9 @@ fn picture(
 ) -> Result<(), DecodeError> {
     let bytes = encoded.as_ref().map_err(Clone::clone)?;
     let peek = peek(bytes, feed.limits)?;
+    let pixels = u64::from(peek.height) * u64::from(peek.width);
+    // Held while it is decoded; a lock that a panic poisoned guards nothing that could be broken.
+    let _alone = (pixels > LARGE_PIXELS).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
     let view = view::draw(&feed.view, &peek, &feed.view_stream, step, slot);
     let len = view.size.0 as usize * view.size.1 as usize * crate::batch::CHANNELS;
     desk.crop.resize(len, 0);

@@ -39,13 +39,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         match job::resolve(&name, spec, &sources) {
             Ok(job) => describe(&job, &config.server),
             Err(error) => {
-                println!("job {name}: {error}");
+                say!("job {name}: {error}");
                 wrong += 1;
             }
         }
     }
     match wrong {
         0 => Ok(()),
+        1 => bail!("1 problem found"),
         n => bail!("{n} problems found"),
     }
 }
@@ -53,13 +54,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn check_source(name: &str, source: &dyn Source, most: usize) -> usize {
     let index = source.index();
     let total = index.records.len();
-    println!("source {name}: {}, {total} records, {} classes", source.kind(), index.classes.len());
+    say!("source {name}: {}, {total} records, {} classes", source.kind(), index.classes.len());
     for group in &index.groups {
         let empty = if group.records.is_empty() { ", EMPTY: no job can name it" } else { "" };
-        println!("  group {name}/{}: {} records{empty}", group.name, group.records.len());
+        say!("  group {name}/{}: {} records{empty}", group.name, group.records.len());
     }
     for note in source.notes() {
-        println!("  note: {note}");
+        say!("  note: {note}");
     }
     let step = if most == 0 { 1 } else { total.div_ceil(most).max(1) };
     let numbers: Vec<usize> = (0..total).step_by(step).collect();
@@ -73,12 +74,12 @@ fn check_source(name: &str, source: &dyn Source, most: usize) -> usize {
         .flatten()
         .collect();
     bar.finish_and_clear();
-    println!("  decoded {} records, {} bad", numbers.len(), bad.len());
+    say!("  decoded {} records, {} bad", numbers.len(), bad.len());
     for (i, why) in bad.iter().take(LISTED) {
-        println!("  bad: {}: {why}", index.records[*i].name);
+        say!("  bad: {}: {why}", index.records[*i].name);
     }
     if bad.len() > LISTED {
-        println!("  ... and {} more", bad.len() - LISTED);
+        say!("  ... and {} more", bad.len() - LISTED);
     }
     bad.len()
 }
@@ -97,8 +98,8 @@ fn describe(job: &job::Job, server: &crate::config::Server) {
     let feed = &job.feed;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let block = feed.rows_of(feed.mix_block as usize) as u64 * feed.image_bytes() as u64;
-    println!("job {}: digest {}", job.name, job::hex(&job.digest));
-    println!(
+    say!("job {}: digest {}", job.name, job::hex(&job.digest));
+    say!(
         "  world sizes {:?}, steps {}",
         feed.world_sizes(),
         match feed.order.steps() {
@@ -106,13 +107,9 @@ fn describe(job: &job::Job, server: &crate::config::Server) {
             None => "without end".into(),
         }
     );
-    println!(
-        "  one step {:.1} MiB, one block {:.1} MiB",
-        mib(crate::wire::job_info(job).step_bytes),
-        mib(block)
-    );
+    say!("  one step {:.1} MiB, one block {:.1} MiB", mib(crate::wire::job_info(job).step_bytes), mib(block));
     let streams = server.memory.0 / server.prefetch().0.max(1);
-    println!(
+    say!(
         "  memory: {:.0} MiB ahead per stream, {streams} such streams fit into {:.0} MiB",
         mib(server.prefetch().0 as u64),
         mib(server.memory.0 as u64)

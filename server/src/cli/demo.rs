@@ -33,7 +33,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let running =
         crate::start(&serve::private(), photos::sources(), Default::default(), None, stopped).await?;
     let endpoint = running.endpoints[0].clone();
-    println!("server     {endpoint}, 72 embedded photographs in 6 groups");
+    say!("server     {endpoint}, 72 embedded photographs in 6 groups");
 
     let start = Instant::now();
     let client = Client::connect([endpoint]).await?;
@@ -41,7 +41,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         image::POLICIES.iter().map(|p| v1::PolicySpec { name: p.name().into(), ..Default::default() });
     let spec = photos::job(args.seed, BATCH, every.collect());
     let job = client.open_job("demo", &spec).await?;
-    println!("job        digest {}, classes {}", &crate::job::hex(&job.digest)[..16], job.classes.join(" "));
+    say!("job        digest {}, classes {}", &crate::job::hex(&job.digest)[..16], job.classes.join(" "));
 
     let mut stream = client.stream("demo", StreamOptions::default()).await?;
     let mut first = None;
@@ -50,13 +50,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let batch = stream.next_batch().await?.context("the demo job has no end")?;
         rows += batch.images()?.shape[0] as u64;
         if first.is_none() {
-            println!("first      batch after {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+            say!("first      batch after {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
             describe(&batch);
             first = Some(batch);
         }
     }
     let (seconds, stats) = (start.elapsed().as_secs_f64(), stream.stats());
-    println!(
+    say!(
         "pulled     {} batches, {rows} rows, {:.1} MB in {seconds:.2} s: {:.0} samples/s",
         stats.batches,
         stats.bytes as f64 / 1e6,
@@ -73,7 +73,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 fn describe(batch: &Batch) {
     for tensor in batch.tensors() {
-        println!("           {:<13} {:?} {}", tensor.name, tensor.shape, tensor.dtype.name());
+        say!("           {:<13} {:?} {}", tensor.name, tensor.shape, tensor.dtype.name());
     }
 }
 
@@ -85,7 +85,7 @@ fn draw(args: &Args, feed: &Feed, batch: &Batch) -> anyhow::Result<()> {
     for (i, row) in received.iter().enumerate() {
         ensure!(shown.result(feed, i) == *row, "row {i} came over the wire with other bytes than were made");
     }
-    println!("checked    all {} rows of the first batch: bytes received are the bytes made", received.len());
+    say!("checked    all {} rows of the first batch: bytes received are the bytes made", received.len());
 
     // Of each policy the row that shows most of both pictures.
     let even = |i: &usize| (shown.plan.rows[*i].own * 1e3 - 500.0).abs() as u32;
@@ -105,7 +105,7 @@ fn draw(args: &Args, feed: &Feed, batch: &Batch) -> anyhow::Result<()> {
     ] {
         let file = args.out.join(name);
         std::fs::write(&file, &png).with_context(|| format!("cannot write `{}`", file.display()))?;
-        println!("wrote      {} ({} kB)", file.display(), png.len() / 1000);
+        say!("wrote      {} ({} kB)", file.display(), png.len() / 1000);
     }
     Ok(())
 }

@@ -1,5 +1,10 @@
 //! The commands of the `mixfeed` program, one file each.
 
+/// As `println!`, but a reader that left ends the program quietly instead of with a panic.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::line(format_args!($($text)*)) };
+}
+
 mod check;
 mod demo;
 mod healthcheck;
@@ -11,7 +16,7 @@ mod serve;
 mod sheet;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -53,13 +58,29 @@ enum Command {
     Healthcheck(healthcheck::Args),
 }
 
+/// Prints a line. When standard output cannot take it there is no one to go on for: a pipe that was closed ends the
+/// program with 0, anything else (a full disk) with 1 and a sentence.
+fn line(text: std::fmt::Arguments<'_>) {
+    let Err(error) = writeln!(std::io::stdout(), "{text}") else { return };
+    if error.kind() != std::io::ErrorKind::BrokenPipe {
+        complain(format_args!("error: cannot write to standard output: {error}"));
+        std::process::exit(1);
+    }
+    std::process::exit(0);
+}
+
+/// Prints a line to standard error, if anyone takes it.
+fn complain(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}"); // nowhere left to complain to
+}
+
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong flags, 78 wrong config.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = match EnvFilter::try_new(&cli.log) {
         Ok(filter) => filter,
         Err(error) => {
-            eprintln!("error: --log `{}`: {error}", cli.log);
+            complain(format_args!("error: --log `{}`: {error}", cli.log));
             return ExitCode::from(2);
         }
     };
@@ -77,7 +98,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start threads: {error}");
+            complain(format_args!("error: cannot start threads: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -95,7 +116,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            complain(format_args!("error: {error:#}"));
             let job =
                 matches!(error.downcast_ref::<crate::StartError>(), Some(crate::StartError::Job { .. }));
             let config = job || error.downcast_ref::<crate::config::ConfigError>().is_some();

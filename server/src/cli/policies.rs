@@ -13,18 +13,18 @@ pub struct Args {
 /// Prints the registry.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.markdown {
-        print!("{}", image::table());
+        say!("{}", image::table().trim_end());
         return Ok(());
     }
     for policy in image::POLICIES {
-        println!("{}\n  {}\n  {}  {}", policy.name(), policy.summary(), policy.paper(), policy.url());
+        say!("{}\n  {}\n  {}  {}", policy.name(), policy.summary(), policy.paper(), policy.url());
         for p in policy.params() {
-            println!("  {:<12} {} ({}..={}): {}", p.name, p.default, p.min, p.max, p.doc);
+            say!("  {:<12} {} ({}..={}): {}", p.name, p.default, p.min, p.max, p.doc);
         }
         for c in policy.choices() {
-            println!("  {:<12} {}: {}", c.name, c.values.join(" | "), c.doc);
+            say!("  {:<12} {}: {}", c.name, c.values.join(" | "), c.doc);
         }
-        println!();
+        say!("");
     }
     Ok(())
 }

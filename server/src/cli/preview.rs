@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let sheet = picture::Sheet { title: format!("mixfeed: {}", args.policy), subtitle, lines };
     std::fs::write(&args.out, sheet.png()?)
         .with_context(|| format!("cannot write `{}`", args.out.display()))?;
-    println!("wrote {}", args.out.display());
+    say!("wrote {}", args.out.display());
     Ok(())
 }
 

@@ -74,11 +74,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         StreamOptions { rank, world_size, start: Start::Step(args.from_step), ..Default::default() };
     let mut stream = client.stream(&args.job, options).await?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches, {per_sec}")?;
-    let bar = ProgressBar::new(args.warmup + args.batches).with_style(style);
+    let bar = ProgressBar::new(args.warmup.saturating_add(args.batches)).with_style(style);
     let (mut first_batch_ms, mut samples, mut bytes) = (0.0, 0, 0);
     let (mut start, mut waited) = (connected, std::time::Duration::ZERO);
     let mut batches = 0;
-    for i in 0..args.warmup + args.batches {
+    for i in 0..args.warmup.saturating_add(args.batches) {
         if i == args.warmup {
             (start, waited) = (Instant::now(), stream.stats().waited);
         }
@@ -110,21 +110,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         },
     )?;
     if let Some(end) = stream.end() {
-        eprintln!("the job ended: {end:?}");
+        tracing::info!("the job ended: {end:?}");
     }
     Ok(())
 }
 
 fn print(json: bool, pulled: &Pulled) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string(pulled)?);
+        say!("{}", serde_json::to_string(pulled)?);
         return Ok(());
     }
     let Pulled { batches, samples, seconds, samples_per_s, gb_per_s, first_batch_ms, wait_seconds, .. } =
         pulled;
-    println!("{batches} batches, {samples} samples in {seconds:.2} s");
-    println!("{samples_per_s:.0} samples/s, {gb_per_s:.3} GB/s");
-    println!("first batch after {first_batch_ms:.0} ms, {wait_seconds:.2} s spent waiting for batches");
+    say!("{batches} batches, {samples} samples in {seconds:.2} s");
+    say!("{samples_per_s:.0} samples/s, {gb_per_s:.3} GB/s");
+    say!("first batch after {first_batch_ms:.0} ms, {wait_seconds:.2} s spent waiting for batches");
     Ok(())
 }
 

@@ -19,7 +19,7 @@ const MESSAGE_MAX: usize = 2 << 10;
 const WHY_MAX: usize = 240;
 
 fn info(reason: &str, facts: &[(&str, &str)]) -> ErrorDetails {
-    let facts = facts.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let facts = facts.iter().map(|(name, value)| (name.to_string(), cut(value, WHY_MAX)));
     ErrorDetails::with_error_info(reason, DOMAIN, facts.collect::<HashMap<_, _>>())
 }
 
@@ -103,9 +103,11 @@ fn of_source(error: &SourceError) -> Status {
 /// No memory for another stream; trying again helps only when it would ever fit.
 pub fn of_memory(error: &OutOfMemory) -> Status {
     match error.needed > error.limit {
-        true => {
-            status(Code::ResourceExhausted, "NEVER_FITS", format!("{error}; a smaller mix_block needs less"))
-        }
+        true => status(
+            Code::ResourceExhausted,
+            "NEVER_FITS",
+            format!("{error}; smaller pictures or a smaller mix_block need less"),
+        ),
         false => exhausted("MEMORY", error),
     }
 }

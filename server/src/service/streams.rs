@@ -231,10 +231,12 @@ fn check_rank(feed: &Feed, rank: u32, world_size: u32) -> Result<(), Status> {
 
 /// Ahead of its end a finite job has every step; at its end it answers with EndOfJob.
 fn check_step(job: &Job, feed: &Feed, step: u64) -> Result<(), Status> {
-    let last = feed.order.steps().unwrap_or(MAX_STEP);
-    if step <= last {
-        return Ok(());
-    }
-    let why = format!("step {step} is beyond the end of job `{}`, which has {last} steps", job.name);
+    let why = match feed.order.steps() {
+        Some(steps) if step > steps => {
+            format!("step {step} is beyond the end of job `{}`, which has {steps} steps", job.name)
+        }
+        None if step > MAX_STEP => format!("step {step} is above {MAX_STEP}, the last one that is served"),
+        Some(_) | None => return Ok(()),
+    };
     Err(status::of_job(&JobError::Position(why)))
 }

@@ -83,7 +83,12 @@ impl Source for Folder {
         let record = record(&self.built.index, number)?;
         let shown = format!("{}/{}", self.shown, record.name);
         let io = |error| SourceError::io(shown.as_str(), error);
-        let file = File::open(self.root.join(&record.name)).map_err(io)?;
+        let path = self.root.join(&record.name);
+        // Opening a pipe would wait for a writer, with one of the readers that every source shares.
+        if !std::fs::metadata(&path).map_err(io)?.is_file() {
+            return Err(SourceError::changed(shown, "it is no file any more"));
+        }
+        let file = File::open(path).map_err(io)?;
         let indexed = &self.stamps[record.file as usize];
         let differs = |file: &File| Ok(indexed.differs(&Stamp::of(&file.metadata().map_err(io)?)));
         if let Some(what) = differs(&file)? {

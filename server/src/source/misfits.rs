@@ -276,3 +276,17 @@ proptest! {
         prop_assert_eq!(digests(&source), digests(&backwards));
     }
 }
+
+#[test]
+fn a_file_that_became_a_pipe_is_changed_and_does_not_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("a")).unwrap();
+    let file = folder.path().join("a/b.jpg");
+    std::fs::write(&file, b"bytes").unwrap();
+    let declaration = Declaration::new(Kind::Folder, folder.path().display().to_string());
+    let source = open("s", &declaration, Path::new("."), &|_, _| {}).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let error = source.read(0).unwrap_err();
+    assert!(matches!(&error, SourceError::Changed { what, .. } if what.contains("no file")), "{error}");
+}

@@ -37,6 +37,7 @@ impl Shard {
     /// Opens it, if it is still what was indexed.
     pub fn open(&self) -> Result<Positional, SourceError> {
         let io = |error| SourceError::io(self.shown.as_str(), error);
+        self.check()?; // opening a pipe in its place would wait for a writer
         let file = File::open(&self.path).map_err(io)?;
         self.compare(&Stamp::of(&file.metadata().map_err(io)?))?;
         Ok(Positional { file: Arc::new(file), len: self.stamp.size, position: 0 })

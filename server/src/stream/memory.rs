@@ -3,6 +3,9 @@
 use crate::metrics;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Part of what is left that one stream may be promised.
+const SHARE: usize = 8;
+
 /// Bytes that may be promised.
 #[derive(Clone, Debug)]
 pub struct Memory(Arc<State>);
@@ -37,7 +40,8 @@ impl Memory {
         *self.0.promised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Promises `wanted` bytes, or as much as is left but not below `least`.
+    /// Promises `wanted` bytes, but not more than an eighth of what is left, so that later streams find room too; never
+    /// less than `least`.
     ///
     /// # Errors
     /// [`OutOfMemory`] when less than `least` is left.
@@ -47,7 +51,7 @@ impl Memory {
         if left < least {
             return Err(OutOfMemory { promised: *promised, limit: self.0.limit, needed: least });
         }
-        let bytes = wanted.max(least).min(left);
+        let bytes = wanted.min(left / SHARE).max(least);
         *promised += bytes;
         metrics::memory(*promised as u64, self.0.limit as u64);
         Ok(Reservation { memory: self.clone(), bytes })
@@ -82,15 +86,14 @@ mod tests {
 
     #[test]
     fn promises_shrink_before_they_are_refused() {
-        let memory = Memory::new(100);
-        let first = memory.reserve(60, 10).unwrap();
-        let second = memory.reserve(60, 10).unwrap();
-        assert_eq!((first.bytes(), second.bytes()), (60, 40));
-        assert_eq!(
-            memory.reserve(60, 10).unwrap_err(),
-            OutOfMemory { promised: 100, limit: 100, needed: 10 }
-        );
-        drop(first);
-        assert_eq!(memory.reserve(5, 10).unwrap().bytes(), 10);
+        let memory = Memory::new(800);
+        let wanted: Vec<Reservation> = (0..20).map_while(|_| memory.reserve(60, 50).ok()).collect();
+        let bytes: Vec<usize> = wanted.iter().map(Reservation::bytes).collect();
+        assert_eq!(bytes[..8], [60, 60, 60, 60, 60, 60, 55, 50]);
+        assert_eq!((bytes.len(), memory.promised()), (14, 765));
+        let refused = OutOfMemory { promised: 765, limit: 800, needed: 50 };
+        assert_eq!(memory.reserve(60, 50).unwrap_err(), refused);
+        drop(wanted);
+        assert_eq!(memory.promised(), 0);
     }
 }
