@@ -175,7 +175,7 @@ async fn ready() -> Ready {
     for (i, places) in job.feed.order.step(0).chunks(job.feed.mix_block as usize).enumerate() {
         let slot = i as u64 * job.feed.mix_block;
         let at = BlockAt { step: 0, slot, places: places.to_vec() };
-        blocks.push((slot, assembler.block(job.feed.clone(), at, None).await.unwrap()));
+        blocks.push((slot, assembler.block(job.feed.clone(), at, None, &assembler.turns()).await.unwrap()));
     }
     Ready { job, blocks: Arc::new(blocks) }
 }

@@ -70,8 +70,10 @@ async fn digests() -> String {
             let job = job::resolve("golden", spec(policy, batch, dtype, layout), &sources).unwrap();
             for step in [0, 1_000_003] {
                 let places = job.feed.order.step(step);
-                let block =
-                    assembler.block(job.feed.clone(), BlockAt { step, slot: 0, places }, None).await.unwrap();
+                let block = assembler
+                    .block(job.feed.clone(), BlockAt { step, slot: 0, places }, None, &assembler.turns())
+                    .await
+                    .unwrap();
                 let digest = &job::hex(blake3::hash(&block.image.bytes).as_bytes())[..32];
                 let name = policy.unwrap_or("clean");
                 writeln!(out, "{name} {batch} {dtype:?} {layout:?} {step}: {digest}").unwrap();

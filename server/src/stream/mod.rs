@@ -162,7 +162,7 @@ pub fn send(
 /// Begins blocks in order, as far ahead as the budget allows.
 async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<Next>) {
     let whole = budget / KIB;
-    let budget = Arc::new(Semaphore::new(whole));
+    let (budget, turns) = (Arc::new(Semaphore::new(whole)), assembler.turns());
     for step in ask.from..ask.end().0 {
         let blocks = ask.blocks(step);
         let rows = blocks.iter().map(|b| ask.feed.rows_of(b.places.len()) as u64).sum();
@@ -185,9 +185,10 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
             };
             let Ok(mut work) = both else { return };
             let kept = work.split(keeping).expect("it is part of what was acquired");
-            let (assembler, feed, slot) = (assembler.clone(), ask.feed.clone(), at.slot);
+            let (assembler, turns) = (assembler.clone(), turns.clone());
+            let (feed, slot) = (ask.feed.clone(), at.slot);
             let block = Coming::spawn(async move {
-                let block = assembler.block(feed, at, Some(kept)).await;
+                let block = assembler.block(feed, at, Some(kept), &turns).await;
                 drop(work);
                 block
             });
