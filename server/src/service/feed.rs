@@ -27,6 +27,18 @@ fn answer<T>(method: &'static str, result: Result<T, Status>) -> Result<Response
     result.map(Response::new)
 }
 
+/// Batch streams have their own answer, [`super::streams`]; the generated trait wants one here too.
+fn streamed() -> Result<Response<Parts>, Status> {
+    Err(Status::internal("answered before it gets here"))
+}
+
+/// Cuts one entry too many off a page; returns the token of the next page, empty when this is the last.
+fn next_page<T>(entries: &mut Vec<T>, most: usize, name: impl Fn(&T) -> &str) -> String {
+    let more = entries.len() > most;
+    entries.truncate(most);
+    entries.last().filter(|_| more).map(|last| name(last).to_owned()).unwrap_or_default()
+}
+
 fn page(size: u32) -> usize {
     (if size == 0 { PAGE } else { size.min(PAGE_MAX) }) as usize
 }
@@ -58,7 +70,7 @@ impl FeedService for Feed {
         &self,
         _: Request<v1::StreamBatchesRequest>,
     ) -> Result<Response<Self::StreamBatchesStream>, Status> {
-        Err(Status::internal("answered before it gets here"))
+        streamed()
     }
 
     type StreamEvalSetStream = Parts;
@@ -66,7 +78,7 @@ impl FeedService for Feed {
         &self,
         _: Request<v1::StreamEvalSetRequest>,
     ) -> Result<Response<Self::StreamEvalSetStream>, Status> {
-        Err(Status::internal("answered before it gets here"))
+        streamed()
     }
 
     type ReplayBatchStream = Parts;
@@ -74,7 +86,7 @@ impl FeedService for Feed {
         &self,
         _: Request<v1::ReplayBatchRequest>,
     ) -> Result<Response<Self::ReplayBatchStream>, Status> {
-        Err(Status::internal("answered before it gets here"))
+        streamed()
     }
 
     type MixPairsStream = Parts;
@@ -100,11 +112,9 @@ impl FeedService for Feed {
         let v1::ListJobsRequest { page_size, page_token } = request.into_inner();
         let most = page(page_size).min(JOBS_PAGE_MAX);
         let mut jobs = self.0.jobs.list(&page_token, most + 1);
-        let more = jobs.len() > most;
-        jobs.truncate(most);
-        let next = if more { jobs.last().map(|j| j.name.clone()) } else { None };
+        let next_page_token = next_page(&mut jobs, most, |j| &j.name);
         let jobs = jobs.iter().map(|j| wire::job_info(j)).collect();
-        answer("ListJobs", Ok(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }))
+        answer("ListJobs", Ok(v1::ListJobsResponse { jobs, next_page_token }))
     }
 
     async fn close_job(
@@ -130,13 +140,25 @@ impl FeedService for Feed {
         let most = page(page_size);
         let sources = self.0.jobs.sources();
         let mut names: Vec<&String> = sources.keys().filter(|n| **n > page_token).take(most + 1).collect();
-        let more = names.len() > most;
-        names.truncate(most);
-        let next = if more { names.last().map(|n| (*n).clone()) } else { None };
+        let next_page_token = next_page(&mut names, most, |n| n.as_str());
         let sources = names.iter().map(|n| wire::source_info(n, sources[*n].as_ref())).collect();
-        answer(
-            "ListSources",
-            Ok(v1::ListSourcesResponse { sources, next_page_token: next.unwrap_or_default() }),
-        )
+        answer("ListSources", Ok(v1::ListSourcesResponse { sources, next_page_token }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_names_the_next_one_unless_it_is_the_last() {
+        let cut = |given: &[&str], most| {
+            let mut page: Vec<&str> = given.to_vec();
+            let token = next_page(&mut page, most, |n| n);
+            (page.len(), token)
+        };
+        assert_eq!(cut(&["a", "b", "c"], 2), (2, "b".into()));
+        assert_eq!(cut(&["a", "b"], 2), (2, String::new()));
+        assert_eq!(cut(&[], 2), (0, String::new()));
     }
 }

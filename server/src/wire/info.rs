@@ -1,9 +1,9 @@
 //! Jobs, sources and policies as messages.
 
 use crate::batch::Dtype;
-use crate::job::Job;
+use crate::job::{Job, JobGroup};
 use crate::plan::{Policy, image};
-use crate::source::Source;
+use crate::source::{Group, Source};
 use mixfeed_proto as v1;
 
 /// Element type on the wire.
@@ -25,18 +25,13 @@ pub(super) fn dtype(dtype: Dtype) -> v1::Dtype {
 /// Describes an open job.
 pub fn job_info(job: &Job) -> v1::JobInfo {
     let feed = &job.feed;
-    let groups = feed.groups.iter().map(|g| v1::GroupInfo {
-        name: g.name.clone(),
-        records: g.len(),
-        weight: g.weight,
-        index_digest: g.source.index().groups[g.group].digest.to_vec().into(),
-    });
+    let group = |g: &JobGroup| group_info(g.name.clone(), &g.source.index().groups[g.group], g.weight);
     let rows = feed.rows_of_slots(feed.order.batch());
     v1::JobInfo {
         job: job.name.clone(),
         digest: job.digest.to_vec().into(),
         spec: Some(job.spec.clone()),
-        groups: groups.collect(),
+        groups: feed.groups.iter().map(group).collect(),
         classes: feed.classes.clone(),
         world_sizes: feed.world_sizes(),
         steps: feed.order.steps().unwrap_or(0),
@@ -47,23 +42,20 @@ pub fn job_info(job: &Job) -> v1::JobInfo {
 /// Describes a source.
 pub fn source_info(name: &str, source: &dyn Source) -> v1::SourceInfo {
     let index = source.index();
+    // Weights belong to jobs.
+    let group = |g: &Group| group_info(format!("{name}/{}", g.name), g, 0);
     v1::SourceInfo {
         source: name.into(),
         kind: source.kind().into(),
         records: index.records.len() as u64,
-        groups: index.groups.iter().map(|g| group_info(name, g)).collect(),
+        groups: index.groups.iter().map(group).collect(),
         classes: index.classes.clone(),
     }
 }
 
-/// Describes a group of a source.
-pub fn group_info(source: &str, group: &crate::source::Group) -> v1::GroupInfo {
-    v1::GroupInfo {
-        name: format!("{source}/{}", group.name),
-        records: group.records.len() as u64,
-        weight: 0,
-        index_digest: group.digest.to_vec().into(),
-    }
+fn group_info(name: String, group: &Group, weight: u64) -> v1::GroupInfo {
+    let index_digest = group.digest.to_vec().into();
+    v1::GroupInfo { name, records: group.records.len() as u64, weight, index_digest }
 }
 
 /// The registry of policies.

@@ -6,7 +6,7 @@
 mod info;
 mod tensors;
 
-pub use info::{group_info, job_info, policies, source_info};
+pub use info::{job_info, policies, source_info};
 pub use tensors::{Columns, IMAGE, descriptors};
 
 use bytes::{BufMut, Bytes, BytesMut};
