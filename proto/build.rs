@@ -11,7 +11,7 @@ const FILES: [&str; 4] = [
 ];
 
 /// Fields of the job spec that a person writes by name in TOML ("nchw") and the wire carries as an enum.
-const NAMED_ENUMS: [(&str, &str); 10] = [
+const NAMED_ENUMS: [(&str, &str); 14] = [
     ("GroupSpec.exhaustion", "exhaustion"),
     ("OutputSpec.dtype", "dtype"),
     ("OutputSpec.layout", "layout"),
@@ -22,6 +22,10 @@ const NAMED_ENUMS: [(&str, &str); 10] = [
     ("MixSpec.choose", "choose"),
     ("Schedule.warmup", "warmup"),
     ("JobSpec.last_batch", "last_batch"),
+    ("TokenSpec.packing", "packing"),
+    ("MixtureSpec.transform", "transform"),
+    ("MixtureSpec.barrier", "barrier"),
+    ("MixtureSpec.reduce", "reduce"),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -39,6 +43,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default, deny_unknown_fields)]",
         );
     }
+    builder = builder.message_attribute(
+        ".mixfeed.v1.Vector",
+        "#[derive(serde::Serialize, serde::Deserialize)] #[serde(transparent)]",
+    );
     for (field, module) in NAMED_ENUMS {
         builder = builder.field_attribute(
             format!(".mixfeed.v1.{field}"),
@@ -49,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-const SPEC_MESSAGES: [&str; 13] = [
+const SPEC_MESSAGES: [&str; 19] = [
     "JobSpec",
     "GroupSpec",
     "ImageSpec",
@@ -63,4 +71,10 @@ const SPEC_MESSAGES: [&str; 13] = [
     "PolicySpec",
     "Schedule",
     "LimitSpec",
+    "TokenSpec",
+    "HeldOutSpec",
+    "MixtureSpec",
+    "EstimatorSpec",
+    "TaskSpec",
+    "BoundSpec",
 ];

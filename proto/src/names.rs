@@ -64,6 +64,10 @@ named!(
 );
 named!(choose, v1::Choose, "CHOOSE_", ["batch", "row"]);
 named!(warmup, v1::Warmup, "WARMUP_", ["linear", "cosine"]);
+named!(packing, v1::Packing, "PACKING_", ["concat", "best_fit", "document"]);
+named!(transform, v1::Transform, "TRANSFORM_", ["loss", "perplexity"]);
+named!(barrier, v1::Barrier, "BARRIER_", ["strict", "segment", "lagged"]);
+named!(reduce, v1::Reduce, "REDUCE_", ["mean", "trimmed_mean", "nearest"]);
 
 #[cfg(test)]
 mod tests {
@@ -88,7 +92,11 @@ mod tests {
             granularity,
             pairing,
             choose,
-            warmup
+            warmup,
+            packing,
+            transform,
+            barrier,
+            reduce
         );
     }
 }

@@ -8,11 +8,13 @@
 //! The batch sequence is a pure function of (job, step): [`job`] fixes the spec, [`mixture`] says which record stands
 //! at which slot, [`plan`] draws what happens to it, [`exec`] obeys. Nothing depends on threads, ranks or restarts.
 
+pub mod args;
 pub mod assemble;
 pub mod batch;
 pub mod cli;
 pub mod config;
 pub mod decode;
+pub mod estimate;
 pub mod exec;
 pub mod http;
 pub mod job;
@@ -24,6 +26,7 @@ pub mod rng;
 pub mod service;
 pub mod shutdown;
 pub mod source;
+pub mod store;
 pub mod stream;
 pub mod wire;
 

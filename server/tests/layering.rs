@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 /// Rooms with the rooms that they may use.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("args", &[]),
     ("batch", &[]),
     ("rng", &[]),
     ("metrics", &[]),
     ("source", &["batch", "metrics"]),
     ("decode", &["batch"]),
     ("mixture", &["batch", "rng"]),
-    ("plan", &["batch", "rng"]),
+    ("plan", &["args", "batch", "rng"]),
+    ("estimate", &["args", "rng"]),
+    ("store", &[]),
     ("exec", &["batch", "plan"]),
     ("job", &["batch", "decode", "exec", "metrics", "mixture", "plan", "rng", "source"]),
     ("assemble", &["batch", "decode", "exec", "job", "metrics", "plan", "source"]),

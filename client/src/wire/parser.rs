@@ -23,6 +23,7 @@ pub(crate) enum Part {
 
 /// What a call of [`Parser::next`] found.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // one at a time, and most are Data
 pub(crate) enum Event {
     /// Bytes of a tensor, at most one frame's. A chunk of several frames is several events with running offsets.
     Data { tensor: u32, offset: u64, data: Bytes },

@@ -172,6 +172,7 @@ fn header(step: u64, rank: u32, world_size: u32, rows: usize, cursor: Option<v1:
         cursor,
         smoothing: 0.1,
         partial: false,
+        ..Default::default()
     }
 }
 

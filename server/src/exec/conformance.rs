@@ -120,8 +120,8 @@ fn own_is_the_mean_of_the_mask_for_every_policy() {
     let bank = fields::Bank::new(3, height, width);
     let stream = crate::rng::Stream::new(3, "mix");
     for policy in image::POLICIES {
-        let args =
-            Args::resolve(*policy, &Default::default(), &Default::default()).expect("defaults are legal");
+        let args = Args::resolve(&policy.declared(), &Default::default(), &Default::default())
+            .expect("defaults are legal");
         for step in 0..50 {
             let input = PlanInput { height, width, partner: 1, fields: &bank };
             let mix = policy.draw(&input, &args, &Draws::new(&stream, step, 0, 0));

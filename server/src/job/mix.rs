@@ -77,7 +77,7 @@ fn members(check: &mut Check, policies: &mut [v1::PolicySpec]) -> Vec<Member> {
         };
         let share = *given.weight.get_or_insert(1.0);
         check.within(&format!("{field}.weight"), share, 0.0, 1e12);
-        match Args::resolve(policy, &given.params, &given.options) {
+        match Args::resolve(&policy.declared(), &given.params, &given.options) {
             Ok(args) => {
                 given.params = args.numbers().map(|(n, v)| (n.into(), v)).collect();
                 given.options = args.words().map(|(n, v)| (n.into(), v.into())).collect();

@@ -33,7 +33,7 @@ fn plans(rule: &MixRule, size: (u32, u32), n: usize) -> Vec<u8> {
 }
 
 fn rule(policy: &'static dyn Policy, words: &BTreeMap<String, String>) -> MixRule {
-    let args = Args::resolve(policy, &BTreeMap::new(), words).expect("legal");
+    let args = Args::resolve(&policy.declared(), &BTreeMap::new(), words).expect("legal");
     MixRule {
         members: vec![Member { policy, args, share: 1.0 }],
         granularity: Granularity::Elem,

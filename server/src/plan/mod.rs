@@ -3,7 +3,6 @@
 //! A [`Policy`] says how one row is mixed with its partner; [`block`] asks it for every row of a pairing block, with the
 //! draws addressed by the job's granularity. Executors obey the resulting [`Plan`] and never draw.
 
-mod args;
 pub mod block;
 pub mod boxes;
 mod dft;
@@ -12,10 +11,12 @@ pub mod fields;
 #[cfg(test)]
 mod golden;
 pub mod image;
+mod shared;
 pub mod view;
 
-pub use args::{ArgError, Args, Choice, Param};
+pub use crate::args::{ArgError, Args, Choice, Param};
 
+use crate::args::Declared;
 use crate::rng::{Draw, Rng, Stream};
 use std::sync::Arc;
 
@@ -243,6 +244,10 @@ pub trait Policy: Sync + std::fmt::Debug {
     /// Choices it takes.
     fn choices(&self) -> &'static [Choice] {
         &[]
+    }
+    /// What it takes, for [`Args::resolve`].
+    fn declared(&self) -> Declared {
+        Declared { kind: "policy", name: self.name(), params: self.params(), choices: self.choices() }
     }
     /// Decides one row from its draws. Total: every legal `args` and every raster gives a legal mix.
     fn draw(&self, input: &PlanInput<'_>, args: &Args, draws: &Draws<'_>) -> Mix;

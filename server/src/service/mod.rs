@@ -1,6 +1,7 @@
 //! The gRPC edge: thin. Paths that answer with batches go to [`streams`], every other one to the generated servers.
 
 mod feed;
+mod mixture;
 mod serve;
 pub mod status;
 mod streams;
@@ -14,7 +15,6 @@ use mixfeed_proto::{self as v1, feed_service_server::FeedServiceServer, mixture_
 use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
 
 /// Largest request of a control call: a job spec with its policies.
 const MAX_REQUEST: usize = 1 << 20;
@@ -47,8 +47,8 @@ pub struct Shared {
 pub fn routes(shared: &Arc<Shared>, reflection: bool) -> (Routes, tonic_health::server::HealthReporter) {
     let (reporter, health) = tonic_health::server::health_reporter();
     let feed = FeedServiceServer::new(feed::Feed(shared.clone())).max_decoding_message_size(MAX_REQUEST);
-    let mixture =
-        mixture_service_server::MixtureServiceServer::new(Mixture).max_decoding_message_size(MAX_REQUEST);
+    let mixture = mixture_service_server::MixtureServiceServer::new(mixture::Mixture)
+        .max_decoding_message_size(MAX_REQUEST);
     let mut routes = Routes::builder();
     routes.add_service(feed).add_service(mixture).add_service(health);
     if reflection {
@@ -62,31 +62,6 @@ pub fn routes(shared: &Arc<Shared>, reflection: bool) -> (Routes, tonic_health::
         routes.add_service(describe().build_v1alpha().expect(built));
     }
     (routes.routes().prepare(), reporter)
-}
-
-/// Answers UNIMPLEMENTED until the mixture can be learnt.
-#[derive(Clone, Copy, Debug)]
-struct Mixture;
-
-#[tonic::async_trait]
-impl mixture_service_server::MixtureService for Mixture {
-    async fn get_mixture(
-        &self,
-        _: Request<v1::GetMixtureRequest>,
-    ) -> Result<Response<v1::GetMixtureResponse>, Status> {
-        Err(status::unimplemented("GetMixture"))
-    }
-
-    async fn get_mixture_log(
-        &self,
-        _: Request<v1::GetMixtureLogRequest>,
-    ) -> Result<Response<v1::GetMixtureLogResponse>, Status> {
-        Err(status::unimplemented("GetMixtureLog"))
-    }
-
-    async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
-        Err(status::unimplemented("Report"))
-    }
 }
 
 /// A code as metrics name it.

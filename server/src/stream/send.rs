@@ -129,6 +129,8 @@ impl Sender<'_> {
             cursor: ask.training.then(|| ask.job.cursor(step + 1)),
             smoothing: if ask.feed.labels.dense { 0.0 } else { ask.feed.labels.smoothing },
             partial: rows < full,
+            due_before: Vec::new(),
+            due_after: Vec::new(),
         };
         let columns = Columns::new(&ask.feed);
         self.batch = Some(Open { step, rows, columns, image_crc: 0, image_bytes: 0, replaced: Vec::new() });

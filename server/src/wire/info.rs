@@ -36,6 +36,7 @@ pub fn job_info(job: &Job) -> v1::JobInfo {
         world_sizes: feed.world_sizes(),
         steps: feed.order.steps().unwrap_or(0),
         step_bytes: super::descriptors(feed, rows).iter().map(|t| t.bytes).sum(),
+        ..Default::default()
     }
 }
 

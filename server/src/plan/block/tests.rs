@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 fn member(name: &str, share: f64) -> Member {
     let policy = image::by_name(name).expect("registered");
-    let args = Args::resolve(policy, &BTreeMap::new(), &BTreeMap::new()).expect("defaults are legal");
+    let args =
+        Args::resolve(&policy.declared(), &BTreeMap::new(), &BTreeMap::new()).expect("defaults are legal");
     Member { policy, args, share }
 }
 

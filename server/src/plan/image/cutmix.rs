@@ -7,7 +7,7 @@
 
 use crate::plan::Filter;
 use crate::plan::{
-    Args, Choice, Draws, Mix, Op, Param, PlanInput, Policy, Rect, args, boxes, boxes::BoxRule,
+    Args, Choice, Draws, Mix, Op, Param, PlanInput, Policy, Rect, boxes, boxes::BoxRule, shared,
 };
 use crate::rng::Draw;
 
@@ -30,7 +30,7 @@ impl Policy for CutMix {
     }
     fn params(&self) -> &'static [Param] {
         const PARAMS: &[Param] = &[
-            args::alpha(1.0),
+            shared::alpha(1.0),
             Param { name: "side_min", default: 0.2, min: 0.0, max: 1.0, doc: "smallest side (minmax)" },
             Param { name: "side_max", default: 0.8, min: 0.0, max: 1.0, doc: "largest side (minmax)" },
         ];
@@ -43,7 +43,7 @@ impl Policy for CutMix {
                 values: &["full_odd", "classic_even", "minmax", "inside", "float_centre"],
                 doc: "size and place of the box",
             },
-            args::LAM_FROM,
+            shared::LAM_FROM,
         ];
         CHOICES
     }
@@ -106,7 +106,8 @@ mod tests {
         // Measured for the published rule at alpha 1: 0.681; the continuum limit is 0.6792. 20,000 draws have a
         // standard error of 0.0014 (sigma 0.2); the seed is fixed.
         let policy = image::by_name("cutmix").expect("registered");
-        let args = Args::resolve(policy, &BTreeMap::new(), &BTreeMap::new()).expect("defaults are legal");
+        let args = Args::resolve(&policy.declared(), &BTreeMap::new(), &BTreeMap::new())
+            .expect("defaults are legal");
         let stream = Stream::new(5, "mix");
         let bank = fields::Bank::new(5, 224, 224);
         let input = PlanInput { height: 224, width: 160, partner: 1, fields: &bank };

@@ -14,7 +14,7 @@
 //! the realised one (`lam_from = sampled` for the paper's); no `reformulate` (one-sided labels).
 
 use crate::plan::fields::Spectrum;
-use crate::plan::{Args, Choice, Draws, Mask, Mix, Op, Param, PlanInput, Policy, args};
+use crate::plan::{Args, Choice, Draws, Mask, Mix, Op, Param, PlanInput, Policy, shared};
 use crate::rng::Draw;
 
 /// See the module.
@@ -36,7 +36,7 @@ impl Policy for FMix {
     }
     fn params(&self) -> &'static [Param] {
         const PARAMS: &[Param] = &[
-            args::alpha(1.0),
+            shared::alpha(1.0),
             Param {
                 name: "decay",
                 default: 3.0,
@@ -66,7 +66,7 @@ impl Policy for FMix {
                 values: &["half", "stochastic"],
                 doc: "of the pixel count: up or down evenly, or without bias",
             },
-            args::LAM_FROM,
+            shared::LAM_FROM,
         ];
         CHOICES
     }
@@ -171,7 +171,7 @@ mod tests {
         assert!(seen.len() > 55 && seen.iter().any(|(id, _)| *id > 2048), "{seen:?}");
         assert!((0..6).all(|y| seen.iter().any(|(_, s)| s.0 == y)), "64 draws miss one of 6 with 5e-5");
         let words = [("spectrum".to_string(), "compat".to_string())].into();
-        args = Args::resolve(&FMix, &[].into(), &words).expect("legal");
+        args = Args::resolve(&FMix.declared(), &[].into(), &words).expect("legal");
         assert!(place(&args).iter().all(|(_, shift)| *shift == (0, 0)));
     }
 }

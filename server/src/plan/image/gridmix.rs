@@ -10,7 +10,7 @@
 //! Deviations: one lattice per unit of the job's granularity instead of one per batch; a crop higher or wider than the
 //! raster is cut, and more holes than half of the crop's columns are reduced, where openmixup fails.
 
-use crate::plan::{Args, Choice, Draws, Mask, Mix, Op, Param, PlanInput, Policy, Rect, args};
+use crate::plan::{Args, Choice, Draws, Mask, Mix, Op, Param, PlanInput, Policy, Rect, shared};
 use crate::rng::Draw;
 
 /// See the module.
@@ -35,7 +35,7 @@ impl Policy for GridMix {
             Param { name, default, min, max, doc }
         }
         const PARAMS: &[Param] = &[
-            args::alpha(0.2),
+            shared::alpha(0.2),
             number("holes_min", 2.0, 1.0, 64.0, "fewest holes across the crop, whole number"),
             number("holes_max", 6.0, 1.0, 64.0, "most holes across the crop, whole number"),
             number("hole_aspect", 1.0, 0.1, 10.0, "height / width of a cell"),
@@ -47,7 +47,7 @@ impl Policy for GridMix {
         PARAMS
     }
     fn choices(&self) -> &'static [Choice] {
-        &[args::LAM_FROM]
+        &[shared::LAM_FROM]
     }
 
     fn draw(&self, input: &PlanInput<'_>, args: &Args, draws: &Draws<'_>) -> Mix {

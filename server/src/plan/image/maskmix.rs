@@ -9,7 +9,7 @@
 //! differs where cells are cut at the right and bottom border. Only the mask is made here; progressive attention
 //! labelling needs the trainer's attention.
 
-use crate::plan::{Args, Choice, Draws, Mask, Mix, Op, Param, PlanInput, Policy, args};
+use crate::plan::{Args, Choice, Draws, Mask, Mix, Op, Param, PlanInput, Policy, shared};
 use crate::rng::Draw;
 
 /// See the module.
@@ -31,7 +31,7 @@ impl Policy for MaskMix {
     }
     fn params(&self) -> &'static [Param] {
         const PARAMS: &[Param] = &[
-            args::alpha(1.0),
+            shared::alpha(1.0),
             Param {
                 name: "cell",
                 default: 56.0,

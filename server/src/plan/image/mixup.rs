@@ -3,7 +3,7 @@
 //! ICLR 2018, <https://arxiv.org/abs/1710.09412>. `lambda ~ Beta(alpha, alpha)`; no clipping. The label weight is
 //! lambda. `lam_fold = max` uses `max(lambda, 1 - lambda)`, so that the base dominates (MixMatch).
 
-use crate::plan::{Args, Choice, Draws, Mix, Op, Param, PlanInput, Policy, args};
+use crate::plan::{Args, Choice, Draws, Mix, Op, Param, PlanInput, Policy, shared};
 use crate::rng::Draw;
 
 /// See the module.
@@ -24,7 +24,7 @@ impl Policy for Mixup {
         "convex combination of two images"
     }
     fn params(&self) -> &'static [Param] {
-        const PARAMS: &[Param] = &[args::alpha(1.0)];
+        const PARAMS: &[Param] = &[shared::alpha(1.0)];
         PARAMS
     }
     fn choices(&self) -> &'static [Choice] {

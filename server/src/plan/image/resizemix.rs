@@ -8,7 +8,7 @@
 //! `1 - tau^2`. Resampling is `interp`; the paper and mmpretrain use bilinear, openmixup nearest.
 
 use crate::plan::{
-    Args, Choice, Draws, Filter, Mix, Op, Param, PlanInput, Policy, Rect, args, boxes, boxes::BoxRule,
+    Args, Choice, Draws, Filter, Mix, Op, Param, PlanInput, Policy, Rect, boxes, boxes::BoxRule, shared,
 };
 use crate::rng::Draw;
 
@@ -31,7 +31,7 @@ impl Policy for ResizeMix {
     }
     fn params(&self) -> &'static [Param] {
         const PARAMS: &[Param] = &[
-            args::alpha(1.0),
+            shared::alpha(1.0),
             Param {
                 name: "tau_min",
                 default: 0.1,
@@ -57,7 +57,7 @@ impl Policy for ResizeMix {
                 doc: "resampling of the partner; area is antialiased",
             },
             Choice { name: "law", values: &["uniform", "beta", "lambda"], doc: "what is drawn" },
-            args::LAM_FROM,
+            shared::LAM_FROM,
         ];
         CHOICES
     }

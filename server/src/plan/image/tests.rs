@@ -9,7 +9,7 @@ const RASTERS: [(u32, u32); 4] = [(1, 1), (1, 7), (5, 3), (224, 160)];
 
 /// `policy` with nothing given.
 pub fn defaults(policy: &dyn Policy) -> Args {
-    Args::resolve(policy, &BTreeMap::new(), &BTreeMap::new()).expect("defaults are legal")
+    Args::resolve(&policy.declared(), &BTreeMap::new(), &BTreeMap::new()).expect("defaults are legal")
 }
 
 /// `n` independent draws on a `height` x `width` raster.
@@ -116,7 +116,7 @@ fn extremes(policy: &dyn Policy) -> Vec<Args> {
         words.extend(c.values[1..].iter().map(|v| BTreeMap::from([(c.name.to_string(), v.to_string())])));
     }
     let all = numbers.iter().flat_map(|n| words.iter().map(move |w| (n, w)));
-    let args: Vec<Args> = all.filter_map(|(n, w)| Args::resolve(policy, n, w).ok()).collect();
+    let args: Vec<Args> = all.filter_map(|(n, w)| Args::resolve(&policy.declared(), n, w).ok()).collect();
     assert!(args.len() > 2 * words.len(), "`{}`: most extremes must be legal", policy.name());
     args
 }

@@ -1,9 +1,8 @@
-//! Declared parameters of policies, and values checked against them.
+//! Declared parameters of policies and estimators, and values checked against them. Imports nothing of ours.
 
-use super::Policy;
 use std::collections::BTreeMap;
 
-/// A number that a policy takes.
+/// A number that a policy or an estimator takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Param {
     /// Name in the job spec.
@@ -18,7 +17,7 @@ pub struct Param {
     pub doc: &'static str,
 }
 
-/// A word that a policy takes.
+/// A word that a policy or an estimator takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Name in the job spec.
@@ -29,36 +28,24 @@ pub struct Choice {
     pub doc: &'static str,
 }
 
-/// `alpha` of Beta(alpha, alpha), shared by most policies.
-pub const fn alpha(default: f64) -> Param {
-    Param { name: "alpha", default, min: 1e-3, max: 100.0, doc: "lambda ~ Beta(alpha, alpha)" }
-}
-
-/// Where the label weight comes from, shared by the policies with a mask.
-pub const LAM_FROM: Choice = Choice {
-    name: "lam_from",
-    values: &["area", "sampled"],
-    doc: "label weight: share of the base in the mask actually used, or lambda as drawn",
-};
-
 /// A parameter that can't be used.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ArgError {
     /// No such number.
-    #[error("policy `{policy}` has no parameter `{name}`, want one of {known}")]
+    #[error("{owner} has no parameter `{name}`, want one of {known}")]
     Unknown {
-        /// Policy.
-        policy: &'static str,
+        /// "policy `mixup`", "estimator `aioli`".
+        owner: String,
         /// Name given.
         name: String,
         /// Names it has.
         known: String,
     },
     /// Out of range or not finite.
-    #[error("parameter `{name}` of policy `{policy}` is {value}, want {min}..={max}")]
+    #[error("parameter `{name}` of {owner} is {value}, want {min}..={max}")]
     Range {
-        /// Policy.
-        policy: &'static str,
+        /// "policy `mixup`", "estimator `aioli`".
+        owner: String,
         /// Parameter.
         name: &'static str,
         /// Value given.
@@ -69,20 +56,20 @@ pub enum ArgError {
         max: f64,
     },
     /// Two parameters that form a range are in the wrong order.
-    #[error("parameters of policy `{policy}`: `{low}` is above `{high}`")]
+    #[error("parameters of {owner}: `{low}` is above `{high}`")]
     Order {
-        /// Policy.
-        policy: &'static str,
+        /// "policy `mixup`", "estimator `aioli`".
+        owner: String,
         /// Lower end.
         low: &'static str,
         /// Upper end.
         high: &'static str,
     },
     /// Not one of the legal words.
-    #[error("option `{name}` of policy `{policy}` is `{value}`, want one of {legal}")]
+    #[error("option `{name}` of {owner} is `{value}`, want one of {legal}")]
     Word {
-        /// Policy.
-        policy: &'static str,
+        /// "policy `mixup`", "estimator `aioli`".
+        owner: String,
         /// Option.
         name: &'static str,
         /// Value given.
@@ -90,6 +77,19 @@ pub enum ArgError {
         /// Legal values.
         legal: String,
     },
+}
+
+/// What a policy or an estimator takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared {
+    /// "policy" or "estimator".
+    pub kind: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its numbers.
+    pub params: &'static [Param],
+    /// Its words.
+    pub choices: &'static [Choice],
 }
 
 /// Checked arguments: every declared name has a legal value.
@@ -100,47 +100,48 @@ pub struct Args {
 }
 
 impl Args {
-    /// Checks `numbers` and `words` against what `policy` declares and fills in defaults.
+    /// Checks `numbers` and `words` against what `declared` lists and fills in defaults.
     ///
     /// # Errors
     /// [`ArgError`] for the first name or value that does not fit. Parameters named `x_min` and `x_max` must be in
     /// order.
     pub fn resolve(
-        policy: &dyn Policy,
+        declared: &Declared,
         numbers: &BTreeMap<String, f64>,
         words: &BTreeMap<String, String>,
     ) -> Result<Args, ArgError> {
-        let name = policy.name();
+        let Declared { params, choices, .. } = *declared;
+        let owner = || format!("{} `{}`", declared.kind, declared.name);
         let known = || {
-            let numbers = policy.params().iter().map(|p| p.name);
-            numbers.chain(policy.choices().iter().map(|c| c.name)).collect::<Vec<_>>().join(", ")
+            let numbers = params.iter().map(|p| p.name);
+            numbers.chain(choices.iter().map(|c| c.name)).collect::<Vec<_>>().join(", ")
         };
-        let number = numbers.keys().find(|k| !policy.params().iter().any(|p| p.name == **k));
-        let word = words.keys().find(|k| !policy.choices().iter().any(|c| c.name == **k));
+        let number = numbers.keys().find(|k| !params.iter().any(|p| p.name == **k));
+        let word = words.keys().find(|k| !choices.iter().any(|c| c.name == **k));
         if let Some(key) = number.or(word) {
-            return Err(ArgError::Unknown { policy: name, name: key.clone(), known: known() });
+            return Err(ArgError::Unknown { owner: owner(), name: key.clone(), known: known() });
         }
         let mut args = Args { numbers: Vec::new(), words: Vec::new() };
-        for p in policy.params() {
+        for p in params {
             let value = numbers.get(p.name).copied().unwrap_or(p.default);
             if !(p.min..=p.max).contains(&value) {
-                return Err(ArgError::Range { policy: name, name: p.name, value, min: p.min, max: p.max });
+                return Err(ArgError::Range { owner: owner(), name: p.name, value, min: p.min, max: p.max });
             }
             args.numbers.push((p.name, value));
         }
-        for c in policy.choices() {
+        for c in choices {
             let value = words.get(c.name).map_or(c.values[0], String::as_str);
             let Some(legal) = c.values.iter().find(|v| **v == value) else {
                 let legal = c.values.join(", ");
-                return Err(ArgError::Word { policy: name, name: c.name, value: value.into(), legal });
+                return Err(ArgError::Word { owner: owner(), name: c.name, value: value.into(), legal });
             };
             args.words.push((c.name, legal));
         }
-        for p in policy.params().iter().filter(|p| p.name.ends_with("_min")) {
+        for p in params.iter().filter(|p| p.name.ends_with("_min")) {
             let stem = p.name.trim_end_matches("_min");
-            let high = policy.params().iter().find(|q| q.name.strip_suffix("_max") == Some(stem));
+            let high = params.iter().find(|q| q.name.strip_suffix("_max") == Some(stem));
             if let Some(high) = high.filter(|high| args.number(p.name) > args.number(high.name)) {
-                return Err(ArgError::Order { policy: name, low: p.name, high: high.name });
+                return Err(ArgError::Order { owner: owner(), low: p.name, high: high.name });
             }
         }
         Ok(args)
@@ -176,12 +177,24 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::image::by_name;
+
+    const DECLARED: Declared = Declared {
+        kind: "policy",
+        name: "resizemix",
+        params: &[
+            Param { name: "tau_min", default: 0.1, min: 0.0, max: 1.0, doc: "" },
+            Param { name: "tau_max", default: 0.8, min: 0.0, max: 1.0, doc: "" },
+        ],
+        choices: &[
+            Choice { name: "interp", values: &["bilinear", "nearest", "area"], doc: "" },
+            Choice { name: "law", values: &["uniform", "beta", "lambda"], doc: "" },
+        ],
+    };
 
     fn resolve(numbers: &[(&str, f64)], words: &[(&str, &str)]) -> Result<Args, ArgError> {
         let numbers = numbers.iter().map(|(n, v)| (n.to_string(), *v)).collect();
         let words = words.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
-        Args::resolve(by_name("resizemix").expect("registered"), &numbers, &words)
+        Args::resolve(&DECLARED, &numbers, &words)
     }
 
     #[test]
@@ -197,7 +210,7 @@ mod tests {
         let unknown = said(resolve(&[("tau", 0.2)], &[]));
         assert_eq!(
             unknown,
-            "policy `resizemix` has no parameter `tau`, want one of alpha, tau_min, tau_max, interp, law, lam_from"
+            "policy `resizemix` has no parameter `tau`, want one of tau_min, tau_max, interp, law"
         );
         assert!(
             said(resolve(&[], &[("alpha", "1")])).contains("no parameter `alpha`"),
