@@ -53,7 +53,7 @@ impl Order {
             Order::Train(sequence) => {
                 let slots = sequence.step(step).into_iter();
                 let place = |slot| Place { id: sequence.record(slot), slot: Some(slot), padded: false };
-                let last = sequence.end().is_some_and(|end| end.padded > 0 && step + 1 == end.steps);
+                let last = sequence.end_by(step).is_some_and(|end| end.padded > 0 && step + 1 == end.steps);
                 (slots.map(place).collect(), last)
             }
             Order::Eval { spans, batch, pad } => {

@@ -5,7 +5,7 @@ use super::{Feed, Job, JobError, JobGroup, LabelRule, NUMERICS, Order, Tally, gr
 use crate::batch::{Dtype, Layout, Raster};
 use crate::decode::Limits;
 use crate::exec::Format;
-use crate::mixture::{LastBatch, Sequence, Weights};
+use crate::mixture::{Costs, Entry, EntryKind, LastBatch, Sequence, Weights};
 use crate::plan::fields::Bank;
 use crate::plan::view::{CropRule, EraseRule, JitterRule, ViewRule};
 use crate::rng::Stream;
@@ -62,7 +62,11 @@ pub fn resolve(
     check.finish()?;
     let weights = groups.iter().map(|g| g.weight as f64).collect::<Vec<_>>();
     let weights = Weights::normalise(&weights).expect("checked with the groups");
-    let sequence = Sequence::new(spec.seed, rules, weights, u64::from(batch), last, spec.max_steps);
+    let empty = Sequence::new(spec.seed, rules, Costs::Equal, u64::from(batch), last, spec.max_steps);
+    let (kind, until_step) = (EntryKind::Main, None);
+    let sequence = empty
+        .append(Entry { seq: 1, from_step: 0, until_step, kind, weights, mixture_id: 1 })
+        .expect("one weight per group, and nobody leaves before the first step");
     if sequence.end().is_some_and(|end| end.steps == 0) {
         let mut check = Check::default();
         let why =

@@ -1,11 +1,13 @@
 //! A point on the simplex in integers that sum to 2^32: the same on every machine.
 
+use std::sync::Arc;
+
 /// Sum of all weights.
 pub const ONE: u64 = 1 << 32;
 
 /// Shares of the groups of a job, integers that sum to [`ONE`]; zero is legal, all zero is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Weights(Vec<u64>);
+pub struct Weights(Arc<[u64]>);
 
 /// Weights that are not a mixture.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -59,7 +61,7 @@ impl Weights {
             let most = (0..shares.len()).max_by_key(|&i| (shares[i], usize::MAX - i)).unwrap_or(0);
             shares[most] -= given - ONE;
         }
-        Ok(Weights(shares))
+        Ok(Weights(shares.into()))
     }
 
     /// One share per group.
@@ -67,9 +69,14 @@ impl Weights {
         &self.0
     }
 
-    /// These weights without the groups for which `gone` is true; `None` when none is left.
-    pub fn without(&self, gone: impl Fn(usize) -> bool) -> Option<Weights> {
-        let left = self.0.iter().enumerate().map(|(i, w)| if gone(i) { 0.0 } else { *w as f64 });
+    /// The shares as spans keep them.
+    pub(super) fn shared(&self) -> Arc<[u64]> {
+        self.0.clone()
+    }
+
+    /// What is left of `shares` without the groups for which `gone` is true; `None` when that is nothing.
+    pub(super) fn without(shares: &[u64], gone: impl Fn(usize) -> bool) -> Option<Weights> {
+        let left = shares.iter().enumerate().map(|(i, w)| if gone(i) { 0.0 } else { *w as f64 });
         Weights::normalise(&left.collect::<Vec<_>>()).ok()
     }
 }
