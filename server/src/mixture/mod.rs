@@ -100,6 +100,8 @@ pub enum Costs {
 }
 
 #[cfg(test)]
+mod ledger_tests;
+#[cfg(test)]
 mod log_tests;
 #[cfg(test)]
 mod tests;
