@@ -42,6 +42,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("metrics_exporter_prometheus", &["metrics", "http"]),
     ("parquet", &["source"]),
     ("toml", &["config", "cli"]),
+    ("redb", &["store"]),
 ];
 
 /// Text of every file of each room, without tests and comments.
