@@ -7,8 +7,20 @@
 //! keeper turns its windows into entries of the mixture log, collects reports, reduces those of several ranks
 //! ([`reduce`]) and bounds its shares ([`post`]). The same evidence in the same order gives the same bits.
 
+mod ado;
+mod cholesky;
+mod curve;
+mod doge;
+mod doremi;
+mod fold;
 mod given;
+mod odm;
+mod pike;
+mod quadratic;
+mod simplex;
+mod skill_it;
 mod state;
+mod tikmix;
 
 pub use state::{Reader, StateError, Writer};
 
@@ -294,7 +306,17 @@ pub trait Method: Sync + std::fmt::Debug {
 }
 
 /// Every method, by name.
-pub const METHODS: &[&dyn Method] = &[&given::Given];
+pub const METHODS: &[&dyn Method] = &[
+    &given::Given,
+    &doge::Doge,
+    &doremi::Doremi,
+    &skill_it::SkillIt,
+    &odm::Odm,
+    &ado::Ado,
+    &pike::Pike,
+    &tikmix::TikmixD,
+    &tikmix::TikmixM,
+];
 
 /// The method called `name`.
 pub fn by_name(name: &str) -> Option<&'static dyn Method> {

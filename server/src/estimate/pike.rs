@@ -1,0 +1,137 @@
+//! PiKE: groups with strong gradients get more, those with noisy ones less.
+
+use super::fold::{Folded, MIN_WINDOW, Rule, present};
+use super::simplex::{blended, logs, softmax};
+use super::{Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer};
+use crate::args::{Args, Param};
+
+/// The method.
+#[derive(Debug)]
+pub struct Pike;
+
+impl Method for Pike {
+    fn name(&self) -> &'static str {
+        "pike"
+    }
+    fn paper(&self) -> &'static str {
+        "PiKE: Adaptive Data Mixing for Multi-Task Learning Under Low Gradient Conflicts (2025)"
+    }
+    fn url(&self) -> &'static str {
+        "https://arxiv.org/abs/2502.06244"
+    }
+    fn summary(&self) -> &'static str {
+        "mirror steps by squared gradient norms less gradient variance; two numbers per group"
+    }
+    fn params(&self) -> &'static [Param] {
+        &[
+            MIN_WINDOW,
+            Param { name: "zeta1", default: 0.0, min: 0.0, max: 1e9, doc: "weight of squared norms; 0: 0.3 over their mean" },
+            Param {
+                name: "zeta2",
+                default: 0.0,
+                min: 0.0,
+                max: 1e9,
+                doc: "weight of variances over 2 rows; 0: such that their mean term is half of the norms'",
+            },
+            Param { name: "clip", default: 5.0, min: 0.0, max: 100.0, doc: "largest move of a log-weight per update" },
+            Param { name: "floor", default: 0.0, min: 0.0, max: 1.0, doc: "share mixed in uniformly after each update" },
+        ]
+    }
+    fn wants(&self) -> &'static [(When, Want)] {
+        &[(When::After, Want::GradientStats)]
+    }
+    fn start(&self, setup: &Setup, args: &Args, _: &Vectors) -> Result<Box<dyn Estimator>, MethodError> {
+        let rule = PikeRule {
+            shares: setup.initial.clone(),
+            rows: setup.batch.max(1) as f64,
+            zeta1: args.number("zeta1"),
+            zeta2: args.number("zeta2"),
+            clip: args.number("clip"),
+            floor: args.number("floor"),
+            last: vec![0.0; setup.groups],
+        };
+        Ok(Box::new(Folded::new(rule, args)))
+    }
+}
+
+#[derive(Debug)]
+struct PikeRule {
+    shares: Vec<f64>,
+    rows: f64,
+    zeta1: f64,
+    zeta2: f64,
+    clip: f64,
+    floor: f64,
+    /// Last moves, for the log.
+    last: Vec<f64>,
+}
+
+impl PikeRule {
+    /// Move of each group's log-weight; 0 for groups without legal numbers.
+    fn moves(&self, report: &Reduced) -> Option<Vec<f64>> {
+        let groups = self.shares.len();
+        if report.values.len() != groups || report.more.len() != groups {
+            return None;
+        }
+        let believed = |x: f64| x.is_finite() && x.abs() < 1e100;
+        let known: Vec<bool> = (0..groups)
+            .map(|j| present(report, j) && believed(report.values[j]) && believed(report.more[j]))
+            .collect();
+        let count = known.iter().filter(|k| **k).count();
+        if count == 0 {
+            return None;
+        }
+        // The unbiased estimate of a squared norm can be below 0.
+        let mean = |of: &[f64]| {
+            let sum: f64 = of.iter().zip(&known).filter(|(_, k)| **k).map(|(v, _)| v.max(0.0)).sum();
+            sum / count as f64
+        };
+        let scaled = |zeta: f64, part: f64, mean: f64| match (zeta > 0.0, mean > 0.0) {
+            (true, _) => zeta,
+            (false, true) => part / mean,
+            (false, false) => 0.0,
+        };
+        let gain = scaled(self.zeta1, 0.3, mean(&report.values));
+        let half = 0.5 * gain * mean(&report.values);
+        let noise = match self.zeta2 > 0.0 {
+            true => self.zeta2 / (2.0 * self.rows),
+            false => scaled(0.0, half, mean(&report.more)),
+        };
+        let go = |j: usize| {
+            let sum = gain * report.values[j].max(0.0) - noise * report.more[j].max(0.0);
+            if known[j] { sum.clamp(-self.clip, self.clip) } else { 0.0 }
+        };
+        Some((0..groups).map(go).collect())
+    }
+}
+
+impl Rule for PikeRule {
+    fn due(&self) -> (When, Want) {
+        (When::After, Want::GradientStats)
+    }
+    fn learn(&mut self, report: &Reduced, _: &[f64]) -> bool {
+        let Some(moves) = self.moves(report) else { return false };
+        let moved: Vec<f64> = logs(&self.shares).iter().zip(&moves).map(|(l, m)| l + m).collect();
+        self.shares = blended(&softmax(&moved), self.floor);
+        self.last = moves;
+        true
+    }
+    fn serve(&self, _: u64) -> Vec<f64> {
+        self.shares.clone()
+    }
+    fn steer(&mut self, shares: &[f64]) {
+        self.shares = shares.to_vec();
+    }
+    fn facts(&self) -> Vec<(&'static str, Vec<f64>)> {
+        vec![("move", self.last.clone())]
+    }
+    fn save(&self, out: &mut Writer) {
+        out.f64s(&self.shares);
+        out.f64s(&self.last);
+    }
+    fn restore(&mut self, input: &mut Reader<'_>) -> Result<(), StateError> {
+        let (shares, last) = (input.f64s(self.shares.len())?, input.f64s(self.last.len())?);
+        (self.shares, self.last) = (shares, last);
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Shares: what keeps a list of numbers a mixture. One fixed scalar order, `libm` only.
+
+use crate::rng::Rng;
+
+/// Smallest share that a logarithm is taken of: exp(-690).
+const TINY: f64 = 1e-300;
+
+/// exp(logs) over its sum; the largest is subtracted first. Uniform when nothing is finite.
+pub(super) fn softmax(logs: &[f64]) -> Vec<f64> {
+    let top = logs.iter().copied().filter(|l| l.is_finite()).fold(f64::NEG_INFINITY, f64::max);
+    if top == f64::NEG_INFINITY {
+        return vec![1.0 / logs.len().max(1) as f64; logs.len()];
+    }
+    let raw: Vec<f64> = logs.iter().map(|l| if l.is_finite() { libm::exp(l - top) } else { 0.0 }).collect();
+    let sum: f64 = raw.iter().sum();
+    raw.iter().map(|r| r / sum).collect()
+}
+
+/// Logarithms of shares, those of 0 at -690, so that a group can come back.
+pub(super) fn logs(shares: &[f64]) -> Vec<f64> {
+    shares.iter().map(|s| libm::log(s.max(TINY))).collect()
+}
+
+/// Non-negative numbers over their sum. `None` when one is negative or not finite, or all are 0.
+pub(super) fn normalised(raw: &[f64]) -> Option<Vec<f64>> {
+    let sum: f64 = raw.iter().sum();
+    let legal = sum.is_finite() && sum > 0.0 && raw.iter().all(|r| *r >= 0.0);
+    legal.then(|| raw.iter().map(|r| r / sum).collect())
+}
+
+/// Shares with `floor` mixed in: (1 - floor) p + floor / m.
+pub(super) fn blended(shares: &[f64], floor: f64) -> Vec<f64> {
+    let uniform = 1.0 / shares.len().max(1) as f64;
+    shares.iter().map(|s| (1.0 - floor) * s + floor * uniform).collect()
+}
+
+/// The nearest shares (in relative entropy) with p_j <= cap_j: entries at their cap stay there, the others are scaled.
+/// When the caps sum to less than 1 they are scaled up to 1: there is no better answer.
+pub(super) fn capped(shares: &[f64], caps: &[f64]) -> Vec<f64> {
+    let total: f64 = caps.iter().sum();
+    if total <= 1.0 {
+        return normalised(caps).unwrap_or_else(|| shares.to_vec());
+    }
+    let mut at_cap = vec![false; shares.len()];
+    loop {
+        let fixed: f64 = caps.iter().zip(&at_cap).filter(|(_, a)| **a).map(|(c, _)| c).sum();
+        let free: f64 = shares.iter().zip(&at_cap).filter(|(_, a)| !**a).map(|(s, _)| s).sum();
+        // Nobody with a share is left to take the rest: those below their caps take it in proportion to their caps.
+        let by_cap = free <= 0.0;
+        let room: f64 = caps.iter().zip(&at_cap).filter(|(_, a)| !**a).map(|(c, _)| c).sum();
+        let scaled = |j: usize| match (at_cap[j], by_cap) {
+            (true, _) => caps[j],
+            (false, false) => shares[j] * (1.0 - fixed) / free,
+            (false, true) => caps[j] * (1.0 - fixed) / room,
+        };
+        let over: Vec<usize> = (0..shares.len()).filter(|j| !at_cap[*j] && scaled(*j) > caps[*j]).collect();
+        if over.is_empty() {
+            return (0..shares.len()).map(scaled).collect();
+        }
+        over.iter().for_each(|j| at_cap[*j] = true);
+    }
+}
+
+/// A Dirichlet variate; concentrations below 1e-3 count as 1e-3.
+pub(super) fn dirichlet(rng: &mut Rng, concentration: &[f64]) -> Vec<f64> {
+    let logs: Vec<f64> = concentration.iter().map(|a| rng.log_gamma(a.max(1e-3))).collect();
+    softmax(&logs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Draw, Stream};
+
+    #[test]
+    fn softmax_survives_anything() {
+        assert_eq!(softmax(&[0.0, 0.0]), [0.5, 0.5]);
+        assert_eq!(softmax(&[1e308, -1e308]), [1.0, 0.0]);
+        assert_eq!(softmax(&[f64::NAN, f64::NAN]), [0.5, 0.5]);
+        assert_eq!(softmax(&[f64::NAN, 3.0]), [0.0, 1.0]);
+        assert!(softmax(&[]).is_empty());
+        assert_eq!(normalised(&[0.0, 0.0]), None);
+        assert_eq!(normalised(&[f64::MAX, f64::MAX]), None);
+        assert_eq!(normalised(&[1.0, 3.0]), Some(vec![0.25, 0.75]));
+    }
+
+    #[test]
+    fn caps_are_kept_and_the_rest_keeps_its_ratios() {
+        let p = capped(&[0.5, 0.3, 0.2], &[0.25, 1.0, 1.0]);
+        assert!((p[0] - 0.25).abs() < 1e-15 && (p[1] / p[2] - 1.5).abs() < 1e-12, "{p:?}");
+        let p = capped(&[0.8, 0.1, 0.1], &[0.2, 0.3, 0.9]);
+        assert!((p[0] - 0.2).abs() < 1e-15 && p[1] <= 0.3 && (p.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{p:?}");
+        assert_eq!(capped(&[0.5, 0.5], &[0.125, 0.375]), [0.25, 0.75], "caps too small: their ratios");
+        let p = capped(&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.75]);
+        assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12 && p[2] <= 0.75, "{p:?}");
+    }
+
+    #[test]
+    fn dirichlet_has_its_mean_and_survives_zeros() {
+        let stream = Stream::new(1, "test");
+        let draws: Vec<_> =
+            (0..4000).map(|i| dirichlet(&mut stream.at(Draw::PrivateA, i, 0), &[2.0, 6.0, 0.0])).collect();
+        let mean = |j: usize| draws.iter().map(|d| d[j]).sum::<f64>() / 4000.0;
+        // Standard deviation of the mean is sqrt(.25 * .75 / 9 / 4000) = .0023.
+        assert!((mean(0) - 0.25).abs() < 0.01 && (mean(1) - 0.75).abs() < 0.01, "{} {}", mean(0), mean(1));
+        assert!(draws.iter().all(|d| (d.iter().sum::<f64>() - 1.0).abs() < 1e-12));
+    }
+}
