@@ -7,6 +7,7 @@
 //! keeper turns its windows into entries of the mixture log, collects reports, reduces those of several ranks
 //! ([`reduce`]) and bounds its shares ([`post`]). The same evidence in the same order gives the same bits.
 
+mod aioli;
 pub mod eg;
 mod given;
 pub mod hamilton;
@@ -310,6 +311,7 @@ pub const METHODS: &[&dyn Method] = &[
     &proportional::Proportional,
     &temperature::Temperature,
     &schedule::Schedule,
+    &aioli::Aioli,
 ];
 
 /// The method called `name`.

@@ -2,15 +2,21 @@
 //!
 //! ```text
 //! let mut estimator = start("aioli", &[("eta", 1.0)], &[("variant", "paper_eg")], &setup(3, 3));
-//! let mut plant = Linear::new(...);
+//! let mut plant = Saturating::cubic();
 //! let outcome = drive(&mut *estimator, &mut plant, &Drive { steps: 5000, ..Drive::default() });
 //! ```
 //! [`drive`] is a keeper and a trainer in one: it serves windows by Hamilton counts, reads the plant at their borders
 //! (with noise, gaps and several reporters when asked to) and hands the estimator what it saw.
 
+mod aioli;
+mod conformance;
 mod drive;
+mod models;
 
 pub use drive::{Attack, Drive, Outcome, drive};
+pub use models::{
+    Linear, MixingLaw, Quadratic, RELEASED, Saturating, Walking, assert_better, dot, paired, times,
+};
 
 use super::{Estimator, Setup, Vectors, Want, by_name};
 use crate::args::Args;
