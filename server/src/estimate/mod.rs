@@ -13,6 +13,7 @@ mod given;
 pub mod hamilton;
 #[cfg(test)]
 mod plants;
+pub mod post;
 mod proportional;
 pub mod reduce;
 mod schedule;
