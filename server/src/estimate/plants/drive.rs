@@ -17,6 +17,8 @@ pub enum Attack {
     Scale(f64),
     /// The truth plus this.
     Shift(f64),
+    /// The truth plus noise of this standard deviation.
+    Erratic(f64),
     /// NaN.
     Broken,
 }
@@ -218,6 +220,7 @@ impl Run<'_> {
                 Attack::Stale => self.first.clone(),
                 Attack::Scale(by) => noisy.iter().map(|l| l * by).collect(),
                 Attack::Shift(by) => noisy.iter().map(|l| l + by).collect(),
+                Attack::Erratic(by) => noisy.iter().map(|l| l + by * rng.normal()).collect(),
                 Attack::Broken => vec![f64::NAN; noisy.len()],
             };
             let counts = vec![1.0; values.len()];

@@ -9,6 +9,7 @@
 //! (with noise, gaps and several reporters when asked to) and hands the estimator what it saw.
 
 mod aioli;
+mod checks;
 mod conformance;
 mod drive;
 mod models;
