@@ -66,35 +66,60 @@ impl Lu {
     }
 }
 
-/// Iterations of [`ridge`]: in directions with evidence each takes off all but lambda / (lambda + eigenvalue).
+/// Iterations of [`Ridge`]: in directions with evidence each takes off all but lambda / (lambda + eigenvalue).
 const REFINEMENTS: usize = 8;
 
-/// Ridge least squares by iterated Tikhonov: a solution `a` of `rows` a = `right` that is exact (up to rounding) in
-/// directions with evidence and equals `known` in those without. Each row is a (weighted) observation of `known.len()`
-/// features; lambda is `ridge` times the mean of the Gram matrix's diagonal. `known` is the answer without evidence.
-pub fn ridge(rows: &[Vec<f64>], right: &[f64], known: &[f64], ridge: f64) -> Vec<f64> {
-    let m = known.len();
-    let mut gram = vec![0.0; m * m];
-    let mut cross = vec![0.0; m];
-    for (row, y) in rows.iter().zip(right) {
-        for i in 0..m {
-            cross[i] += row[i] * y;
-            for j in 0..m {
-                gram[i * m + j] += row[i] * row[j];
+/// Ridge least squares by iterated Tikhonov, for any number of right sides: solutions are exact (up to rounding) in
+/// directions with evidence and equal to what is known before in those without.
+#[derive(Clone, Debug)]
+pub struct Ridge {
+    rows: Vec<Vec<f64>>,
+    features: usize,
+    gram: Vec<f64>,
+    /// Factors of gram + lambda; `None` without evidence.
+    pulled: Option<Lu>,
+}
+
+impl Ridge {
+    /// Each row is a (weighted) observation of `features` features; lambda is `ridge` times the mean of the Gram matrix's
+    /// diagonal.
+    pub fn new(rows: Vec<Vec<f64>>, features: usize, ridge: f64) -> Self {
+        let m = features;
+        let mut gram = vec![0.0; m * m];
+        for row in &rows {
+            for i in 0..m {
+                for j in 0..m {
+                    gram[i * m + j] += row[i] * row[j];
+                }
             }
         }
+        let lambda = ridge * (0..m).map(|i| gram[i * m + i]).sum::<f64>() / m.max(1) as f64;
+        let mut pulled = gram.clone();
+        (0..m).for_each(|i| pulled[i * m + i] += lambda);
+        Ridge { rows, features, gram, pulled: Lu::new(&pulled, m) }
     }
-    let lambda = ridge * (0..m).map(|i| gram[i * m + i]).sum::<f64>() / m.max(1) as f64;
-    let mut pulled = gram.clone();
-    (0..m).for_each(|i| pulled[i * m + i] += lambda);
-    let Some(lu) = Lu::new(&pulled, m) else { return known.to_vec() };
-    let mut a = known.to_vec();
-    for _ in 0..REFINEMENTS {
-        let residual: Vec<f64> =
-            (0..m).map(|i| cross[i] - (0..m).map(|j| gram[i * m + j] * a[j]).sum::<f64>()).collect();
-        lu.solve(&residual).iter().zip(&mut a).for_each(|(d, a)| *a += d);
+
+    /// a of rows a = `right`; `known` is the answer without evidence, or when something is not finite.
+    pub fn solve(&self, right: &[f64], known: &[f64]) -> Vec<f64> {
+        let m = self.features;
+        let Some(lu) = &self.pulled else { return known.to_vec() };
+        let mut cross = vec![0.0; m];
+        for (row, y) in self.rows.iter().zip(right) {
+            cross.iter_mut().zip(row).for_each(|(c, x)| *c += x * y);
+        }
+        let mut a = known.to_vec();
+        for _ in 0..REFINEMENTS {
+            let gram = |i: usize| (0..m).map(|j| self.gram[i * m + j] * a[j]).sum::<f64>();
+            let residual: Vec<f64> = (0..m).map(|i| cross[i] - gram(i)).collect();
+            lu.solve(&residual).iter().zip(&mut a).for_each(|(d, a)| *a += d);
+        }
+        if a.iter().all(|v| v.is_finite()) { a } else { known.to_vec() }
     }
-    if a.iter().all(|v| v.is_finite()) { a } else { known.to_vec() }
+}
+
+/// [`Ridge`] for one right side.
+pub fn ridge(rows: &[Vec<f64>], right: &[f64], known: &[f64], ridge: f64) -> Vec<f64> {
+    Ridge::new(rows.to_vec(), known.len(), ridge).solve(right, known)
 }
 
 #[cfg(test)]

@@ -42,20 +42,7 @@ impl Config {
         let short = args.word("variant") == "short_run";
         let given =
             |name: &str, preset: f64| if args.number(name) > 0.0 { args.number(name) } else { preset };
-        let sweeps = given("sweeps", if m > 3 || short { 2.0 } else { 4.0 }).max(1.0) as u32;
-        let paper_steps = [4.0, 4.0, 4.0, 6.0].get(m).copied().unwrap_or(10.0);
-        let probe_steps = given("probe_steps", if short { 4.0 } else { paper_steps }).max(1.0) as u64;
-        let probes = u64::from(sweeps) * m as u64 * probe_steps;
-        let rounds = given("rounds", if short { 10.0 } else { 20.0 }).max(1.0) as u64;
-        let planned =
-            if setup.max_steps > 0 { setup.max_steps / rounds } else { ROUND_STEPS.max(2 * probes) };
-        let round_steps = given("round_steps", planned as f64) as u64;
-        if round_steps <= probes && m > 1 {
-            return refuse(format!(
-                "has rounds of {round_steps} steps, want more than the probes' {probes} (sweeps {sweeps} x groups {m} x \
-                 probe_steps {probe_steps}): set fewer `rounds`, more `round_steps` or fewer probes"
-            ));
-        }
+        let (sweeps, probe_steps, round_steps) = rounds(setup, args)?;
         let even = 1.0 / m as f64;
         let one_hot = given("one_hot", 1.0 - SMOOTHING + SMOOTHING * even);
         if one_hot <= even && m > 1 {
@@ -104,4 +91,26 @@ impl Config {
         let rest = (1.0 - self.one_hot) / (groups.max(2) - 1) as f64;
         (0..groups).map(|j| if j == group { self.one_hot } else { rest }).collect()
     }
+}
+
+/// Sweeps, steps of a probe and steps of a round.
+fn rounds(setup: &Setup, args: &Args) -> Result<(u32, u64, u64), MethodError> {
+    let m = setup.groups;
+    let short = args.word("variant") == "short_run";
+    let given = |name: &str, preset: f64| if args.number(name) > 0.0 { args.number(name) } else { preset };
+    let sweeps = given("sweeps", if m > 3 || short { 2.0 } else { 4.0 }).max(1.0) as u32;
+    let paper_steps = [4.0, 4.0, 4.0, 6.0].get(m).copied().unwrap_or(10.0);
+    let probe_steps = given("probe_steps", if short { 4.0 } else { paper_steps }).max(1.0) as u64;
+    let probes = u64::from(sweeps) * m as u64 * probe_steps;
+    let rounds = given("rounds", if short { 10.0 } else { 20.0 }).max(1.0) as u64;
+    let planned = if setup.max_steps > 0 { setup.max_steps / rounds } else { ROUND_STEPS.max(2 * probes) };
+    let round_steps = given("round_steps", planned as f64) as u64;
+    if round_steps <= probes && m > 1 {
+        let why = format!(
+            "has rounds of {round_steps} steps, want more than the probes' {probes} (sweeps {sweeps} x groups {m} x \
+             probe_steps {probe_steps}): set fewer `rounds`, more `round_steps` or fewer probes"
+        );
+        return Err(MethodError::Job { method: "aioli", why });
+    }
+    Ok((sweeps, probe_steps, round_steps))
 }

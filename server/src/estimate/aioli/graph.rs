@@ -1,6 +1,6 @@
 //! LearnParams: evidence to graph, graph to gains.
 
-use super::super::solve::ridge;
+use super::super::solve::Ridge;
 use super::evidence::Segment;
 
 /// Pull towards the previous graph, as a part of the mean square share: decides only directions without evidence.
@@ -34,10 +34,18 @@ impl Graph {
         let m = self.groups;
         let fresh: Vec<bool> = (0..m).map(|j| segments.iter().any(|s| s.own && s.group == j)).collect();
         let mut acting = vec![0.0; self.effects.len()];
+        let mut systems: Vec<System> = Vec::new();
         for i in (0..live.len()).filter(|i| live[*i]) {
             let row = match own {
-                None => full(segments, i, &fresh, self.row(i)),
                 Some(own) => diagonal(segments, i, own, self.row(i)),
+                None => {
+                    let blank: Vec<bool> = (0..m).map(|j| !fresh[j] && self.row(i)[j].is_nan()).collect();
+                    let at = systems.iter().position(|s| s.blank == blank).unwrap_or_else(|| {
+                        systems.push(System::new(segments, &fresh, blank));
+                        systems.len() - 1
+                    });
+                    systems[at].row(segments, i, &fresh, self.row(i))
+                }
             };
             acting[i * m..][..m].copy_from_slice(&row);
             let kept = &mut self.effects[i * m..][..m];
@@ -47,26 +55,42 @@ impl Graph {
     }
 }
 
-/// Row of task `i`: solves for the columns that are `fresh`, given the others.
-fn full(segments: &[Segment], i: usize, fresh: &[bool], known: &[f64]) -> Vec<f64> {
-    let m = known.len();
-    let columns: Vec<usize> = (0..m).filter(|j| fresh[*j]).collect();
-    // A column that nothing is known of is the mean of the fresh ones: its share is spread over theirs.
-    let blank = |j: &usize| !fresh[*j] && known[*j].is_nan();
-    let mut rows = Vec::new();
-    let mut right = Vec::new();
-    for s in segments {
-        let spread = (0..m).filter(blank).map(|j| s.shares[j]).sum::<f64>() / columns.len().max(1) as f64;
-        rows.push(columns.iter().map(|j| s.steps * (s.shares[*j] + spread)).collect::<Vec<f64>>());
-        let given = (0..m).filter(|j| !fresh[*j] && !known[*j].is_nan());
-        right.push(s.drop[i] - s.steps * given.map(|j| s.shares[j] * known[j]).sum::<f64>());
+/// The equations of one round for the columns with fresh evidence. Tasks share them unless they lack other columns.
+struct System {
+    /// Columns without fresh evidence of which nothing is known either.
+    blank: Vec<bool>,
+    columns: Vec<usize>,
+    ridge: Ridge,
+}
+
+impl System {
+    fn new(segments: &[Segment], fresh: &[bool], blank: Vec<bool>) -> Self {
+        let m = fresh.len();
+        let columns: Vec<usize> = (0..m).filter(|j| fresh[*j]).collect();
+        // A column that nothing is known of is the mean of the fresh ones: its share is spread over theirs.
+        let row = |s: &Segment| {
+            let spread: f64 = (0..m).filter(|j| blank[*j]).map(|j| s.shares[j]).sum();
+            let spread = spread / columns.len().max(1) as f64;
+            columns.iter().map(|j| s.steps * (s.shares[*j] + spread)).collect::<Vec<f64>>()
+        };
+        let rows = segments.iter().map(row).collect();
+        let ridge = Ridge::new(rows, columns.len(), RIDGE);
+        System { blank, columns, ridge }
     }
-    let pull: Vec<f64> = columns.iter().map(|j| if known[*j].is_nan() { 0.0 } else { known[*j] }).collect();
-    let solved = ridge(&rows, &right, &pull, RIDGE);
-    let mean = solved.iter().sum::<f64>() / solved.len().max(1) as f64;
-    let mut row: Vec<f64> = known.iter().map(|a| if a.is_nan() { mean } else { *a }).collect();
-    columns.iter().zip(&solved).for_each(|(j, a)| row[*j] = *a);
-    row
+
+    /// Row of task `i`, given what is `known` of the columns that are not fresh.
+    fn row(&self, segments: &[Segment], i: usize, fresh: &[bool], known: &[f64]) -> Vec<f64> {
+        let given: Vec<usize> = (0..known.len()).filter(|j| !fresh[*j] && !self.blank[*j]).collect();
+        let rest = |s: &Segment| s.steps * given.iter().map(|j| s.shares[*j] * known[*j]).sum::<f64>();
+        let right: Vec<f64> = segments.iter().map(|s| s.drop[i] - rest(s)).collect();
+        let pull: Vec<f64> =
+            self.columns.iter().map(|j| if known[*j].is_nan() { 0.0 } else { known[*j] }).collect();
+        let solved = self.ridge.solve(&right, &pull);
+        let mean = solved.iter().sum::<f64>() / solved.len().max(1) as f64;
+        let mut row: Vec<f64> = known.iter().map(|a| if a.is_nan() { mean } else { *a }).collect();
+        self.columns.iter().zip(&solved).for_each(|(j, a)| row[*j] = *a);
+        row
+    }
 }
 
 /// Row of task `i` when each group acts on its own task alone: drop over share, of the group's own probes.

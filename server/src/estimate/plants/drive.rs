@@ -259,10 +259,14 @@ impl Run<'_> {
         kinds.dedup();
         let one = |want: Want| {
             let told = plant.report(want, realised);
-            let told = match want {
-                Want::Train if told.is_empty() => vec![self.train(plant, realised)],
-                Want::Candidates if told.is_empty() => candidates(estimator, plant, realised),
-                _ => told,
+            let told = if !told.is_empty() {
+                told
+            } else if want == Want::Train {
+                vec![self.train(plant, realised)]
+            } else if want == Want::Candidates {
+                candidates(estimator, plant, realised)
+            } else {
+                told
             };
             told.into_iter().map(move |t| (want, t))
         };

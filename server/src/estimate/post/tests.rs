@@ -3,6 +3,9 @@
 use super::*;
 use proptest::prelude::*;
 
+/// Raw share, share before, lower and upper bound, cap, dropped.
+type Group = (f64, f64, f64, f64, f64, bool);
+
 fn close(a: &[f64], b: &[f64]) {
     assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9), "{a:?}, want {b:?}");
 }
@@ -133,7 +136,7 @@ proptest! {
         floor in proptest::option::of(0.0f64..0.2),
         paper_faithful: bool,
     ) {
-        let of = |f: fn(&(f64, f64, f64, f64, f64, bool)) -> f64| groups.iter().map(f).collect::<Vec<_>>();
+        let of = |f: fn(&Group) -> f64| groups.iter().map(f).collect::<Vec<_>>();
         let dropped: Vec<bool> = groups.iter().map(|g| g.5).collect();
         let (raw, previous) = (of(|g| g.0), eg::proportional(&of(|g| g.1 + 1e-3)));
         let rules = Rules {
