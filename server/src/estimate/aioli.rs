@@ -119,7 +119,7 @@ impl Method for Aioli {
                 name: "normalisation",
                 values: &["paper", "relative"],
                 doc: "paper: the graph shifted to >= 0 and divided by its sum; relative: column sums less their mean, \
-                      shrunk by their noise, over the mean size",
+                      shrunk by their noise, over the mean size: eta 0.2 moves about as much as 1 does with paper",
             },
             Choice {
                 name: "start",

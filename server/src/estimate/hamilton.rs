@@ -5,7 +5,7 @@ const TIE: f64 = 1e-9;
 
 /// `total` items shared out by largest remainder (Hamilton), ties to the lowest index; the counts sum to `total`. Shares
 /// need not sum to 1; negative ones and those that are not finite count as 0, and all are equal when nothing is left.
-/// Exact for totals below 2^40.
+/// Ties are seen as such for totals below 2^20, beyond which sums of decimal shares differ by more than [`TIE`].
 pub fn hamilton(total: u64, shares: &[f64]) -> Vec<u64> {
     if shares.is_empty() {
         return Vec::new();

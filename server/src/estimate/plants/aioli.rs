@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::estimate::WindowKind;
+use crate::estimate::post::Rules;
 use crate::estimate::reduce::Rule;
 
 /// A job of 5000 steps on three groups.
@@ -262,4 +263,25 @@ fn the_graph_of_gradients_is_found() {
     let size = truth.iter().map(|a| a.abs()).fold(0.0, f64::max);
     let worst = found.iter().zip(&truth).map(|(a, b)| (a - b).abs() / size).fold(0.0, f64::max);
     assert!(worst < 0.05, "{worst}: {found:?}, want {truth:?}");
+}
+
+#[test]
+fn the_short_preset_under_its_bounds_and_relative_gains_beat_stratified() {
+    let rules = Some(Rules { floor: Some(0.02), ..Rules::new(3) });
+    let how = Drive { noise: 1e-3, rules, ..Drive::default() };
+    let short = gains(Saturating::cubic, &[], &[("variant", "short_run")], &how);
+    assert_better("short_run", &short);
+    assert!(paired(&short).0 < -0.007, "{:?}", paired(&short));
+    let relative = gains(Saturating::cubic, &[("eta", 0.2)], &[("normalisation", "relative")], &how);
+    assert_better("relative", &relative);
+    assert!(paired(&relative).0 < -0.007, "{:?}", paired(&relative));
+
+    let how = Drive { steps: 5000, ..how };
+    let mut e = start("aioli", &[], &[("variant", "short_run")], &job(1));
+    let mains = drive(&mut *e, &mut Saturating::cubic(), &how).mains;
+    assert!(mains.iter().flatten().all(|p| *p >= 0.02 - 1e-9), "{mains:?}");
+    for pair in mains.windows(2) {
+        let far = pair[0].iter().zip(&pair[1]).any(|(a, b)| libm::log(a / b).abs() > 1.0 + 1e-9);
+        assert!(!far, "{pair:?}");
+    }
 }

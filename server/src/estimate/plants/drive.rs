@@ -1,6 +1,7 @@
 //! A keeper and a trainer in one.
 
 use super::{Plant, Told};
+use crate::estimate::post::{Rules, settle};
 use crate::estimate::reduce::{Part, Rule, merge};
 use crate::estimate::{
     Directive, Estimator, Reduced, Seen, Verdict, Want, When, Window, WindowKind, hamilton,
@@ -51,6 +52,8 @@ pub struct Drive {
     /// Issue the next directive before the last one is observed where no barrier forbids it, as a keeper does whose
     /// horizon runs ahead.
     pub ahead: bool,
+    /// Bounds of main windows, as a keeper sets them.
+    pub rules: Option<Rules>,
 }
 
 impl Default for Drive {
@@ -68,6 +71,7 @@ impl Default for Drive {
             rule: Rule::Nearest,
             also: Vec::new(),
             ahead: false,
+            rules: None,
         }
     }
 }
@@ -166,7 +170,12 @@ impl Run<'_> {
         if steps == 0 {
             return None;
         }
+        let mut window = window.clone();
         if window.kind == WindowKind::Main {
+            if let Some(rules) = &self.how.rules {
+                let last = self.outcome.mains.last().map(Vec::as_slice);
+                window.shares = settle(&window.shares, last, rules).shares;
+            }
             self.outcome.mains.push(window.shares.clone());
         }
         let wants: Vec<(When, Want)> = window.wants.iter().chain(&self.how.also).copied().collect();
@@ -194,7 +203,7 @@ impl Run<'_> {
         }
         let reading = |step: u64| self.readings.get(&step).cloned().flatten();
         Some(Seen {
-            window: Window { steps, ..window.clone() },
+            window: Window { steps, ..window },
             from_step,
             steps,
             rows,
