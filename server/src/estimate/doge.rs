@@ -2,7 +2,8 @@
 
 use super::fold::{Course, Folded, MIN_WINDOW, Rule, present};
 use super::{Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer};
-use super::simplex::{blended, logs, softmax};
+use super::eg::{self, logs, softmax};
+use super::simplex::blended;
 use crate::args::{Args, Choice, Param};
 
 /// The method.
@@ -97,9 +98,11 @@ impl Rule for DogeRule {
             score.clamp(0.0, self.clip * lr)
         };
         self.scores = report.values.iter().enumerate().map(score).collect();
-        let moved: Vec<f64> = self.log_p.iter().zip(&self.scores).map(|(l, s)| l + s / self.mu).collect();
-        let shares = blended(&softmax(&moved), self.floor);
-        self.log_p = logs(&shares);
+        eg::step(&mut self.log_p, &self.scores, 1.0 / self.mu);
+        let shares = blended(&softmax(&self.log_p), self.floor);
+        if self.floor > 0.0 {
+            self.log_p = logs(&shares);
+        }
         self.course.add(&shares);
         true
     }

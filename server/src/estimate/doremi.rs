@@ -1,7 +1,8 @@
 //! DoReMi: groups on which the model lags behind a reference get more.
 
 use super::fold::{Course, Folded, MIN_WINDOW, Rule, means};
-use super::simplex::{blended, logs, softmax};
+use super::eg::{self, logs, softmax};
+use super::simplex::blended;
 use super::{Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer};
 use crate::args::{Args, Choice, Param};
 
@@ -85,8 +86,8 @@ impl Rule for DoremiRule {
         for (kept, new) in self.excess.iter_mut().zip(&means).filter(|(_, m)| m.is_finite()) {
             *kept = new.min(self.most);
         }
-        let moved: Vec<f64> =
-            logs(&self.alpha).iter().zip(&self.excess).map(|(l, e)| l + self.eta * e).collect();
+        let mut moved = logs(&self.alpha);
+        eg::step(&mut moved, &self.excess, self.eta);
         self.alpha = blended(&softmax(&moved), self.floor);
         self.course.add(&self.alpha);
         true

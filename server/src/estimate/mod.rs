@@ -8,18 +8,30 @@
 //! ([`reduce`]) and bounds its shares ([`post`]). The same evidence in the same order gives the same bits.
 
 mod ado;
+mod aioli;
 mod cholesky;
 mod curve;
 mod doge;
 mod doremi;
+pub mod eg;
 mod fold;
 mod given;
+pub mod hamilton;
 mod odm;
 mod pike;
+#[cfg(test)]
+mod plants;
+pub mod post;
+mod proportional;
 mod quadratic;
+pub mod reduce;
+mod schedule;
 mod simplex;
 mod skill_it;
+pub mod solve;
 mod state;
+mod stratified;
+mod temperature;
 mod tikmix;
 
 pub use state::{Reader, StateError, Writer};
@@ -308,6 +320,11 @@ pub trait Method: Sync + std::fmt::Debug {
 /// Every method, by name.
 pub const METHODS: &[&dyn Method] = &[
     &given::Given,
+    &stratified::Stratified,
+    &proportional::Proportional,
+    &temperature::Temperature,
+    &schedule::Schedule,
+    &aioli::Aioli,
     &doge::Doge,
     &doremi::Doremi,
     &skill_it::SkillIt,

@@ -1,7 +1,7 @@
 //! ODM: an EXP3 bandit whose reward is a group's training loss. It never sees whether a loss can be learnt away.
 
 use super::fold::{Folded, MIN_WINDOW, Rule, means};
-use super::simplex::softmax;
+use super::eg::{logs, softmax};
 use super::{Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer};
 use crate::args::{Args, Choice, Param};
 
@@ -121,7 +121,7 @@ impl Rule for OdmRule {
     fn steer(&mut self, shares: &[f64]) {
         // Rewards that the softmax maps to these shares.
         let rate = exploration(self.reward.len(), self.updates);
-        self.reward = super::simplex::logs(shares).iter().map(|l| l / rate.max(MIN_SHARE)).collect();
+        self.reward = logs(shares).iter().map(|l| l / rate.max(MIN_SHARE)).collect();
         self.shares = shares.to_vec();
     }
     fn facts(&self) -> Vec<(&'static str, Vec<f64>)> {

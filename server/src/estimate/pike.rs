@@ -1,7 +1,8 @@
 //! PiKE: groups with strong gradients get more, those with noisy ones less.
 
 use super::fold::{Folded, MIN_WINDOW, Rule, present};
-use super::simplex::{blended, logs, softmax};
+use super::eg::{self, logs, softmax};
+use super::simplex::blended;
 use super::{Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer};
 use crate::args::{Args, Param};
 
@@ -111,7 +112,8 @@ impl Rule for PikeRule {
     }
     fn learn(&mut self, report: &Reduced, _: &[f64]) -> bool {
         let Some(moves) = self.moves(report) else { return false };
-        let moved: Vec<f64> = logs(&self.shares).iter().zip(&moves).map(|(l, m)| l + m).collect();
+        let mut moved = logs(&self.shares);
+        eg::step(&mut moved, &moves, 1.0);
         self.shares = blended(&softmax(&moved), self.floor);
         self.last = moves;
         true

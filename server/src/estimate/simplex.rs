@@ -1,25 +1,7 @@
 //! Shares: what keeps a list of numbers a mixture. One fixed scalar order, `libm` only.
 
+use super::eg::softmax;
 use crate::rng::Rng;
-
-/// Smallest share that a logarithm is taken of: exp(-690).
-const TINY: f64 = 1e-300;
-
-/// exp(logs) over its sum; the largest is subtracted first. Uniform when nothing is finite.
-pub(super) fn softmax(logs: &[f64]) -> Vec<f64> {
-    let top = logs.iter().copied().filter(|l| l.is_finite()).fold(f64::NEG_INFINITY, f64::max);
-    if top == f64::NEG_INFINITY {
-        return vec![1.0 / logs.len().max(1) as f64; logs.len()];
-    }
-    let raw: Vec<f64> = logs.iter().map(|l| if l.is_finite() { libm::exp(l - top) } else { 0.0 }).collect();
-    let sum: f64 = raw.iter().sum();
-    raw.iter().map(|r| r / sum).collect()
-}
-
-/// Logarithms of shares, those of 0 at -690, so that a group can come back.
-pub(super) fn logs(shares: &[f64]) -> Vec<f64> {
-    shares.iter().map(|s| libm::log(s.max(TINY))).collect()
-}
 
 /// Non-negative numbers over their sum. `None` when one is negative or not finite, or all are 0.
 pub(super) fn normalised(raw: &[f64]) -> Option<Vec<f64>> {
@@ -73,12 +55,7 @@ mod tests {
     use crate::rng::{Draw, Stream};
 
     #[test]
-    fn softmax_survives_anything() {
-        assert_eq!(softmax(&[0.0, 0.0]), [0.5, 0.5]);
-        assert_eq!(softmax(&[1e308, -1e308]), [1.0, 0.0]);
-        assert_eq!(softmax(&[f64::NAN, f64::NAN]), [0.5, 0.5]);
-        assert_eq!(softmax(&[f64::NAN, 3.0]), [0.0, 1.0]);
-        assert!(softmax(&[]).is_empty());
+    fn only_masses_are_normalised() {
         assert_eq!(normalised(&[0.0, 0.0]), None);
         assert_eq!(normalised(&[f64::MAX, f64::MAX]), None);
         assert_eq!(normalised(&[1.0, 3.0]), Some(vec![0.25, 0.75]));

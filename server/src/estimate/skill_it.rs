@@ -1,6 +1,6 @@
 //! Skill-It: shares by a graph of what helps what, times the losses that are left.
 
-use super::simplex::softmax;
+use super::eg::softmax;
 use super::{Directive, Estimator, Method, MethodError, Reader, Seen, Setup, StateError, VectorInfo, Vectors};
 use super::{Verdict, Want, When, Window, WindowKind, Writer};
 use crate::args::{Args, Param};

@@ -9,7 +9,7 @@
 //! [`Solved::gap`] is proof.
 
 use super::super::cholesky::Cholesky;
-use super::super::simplex::softmax;
+use super::super::eg::softmax;
 
 /// How far a task's benefit may fall.
 #[derive(Clone, Copy, Debug, PartialEq)]
