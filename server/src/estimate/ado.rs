@@ -32,17 +32,59 @@ impl Method for Ado {
     fn params(&self) -> &'static [Param] {
         &[
             MIN_WINDOW,
-            Param { name: "start", default: 1000.0, min: 1.0, max: 1e12, doc: "reports before the first fit" },
+            Param {
+                name: "start",
+                default: 1000.0,
+                min: 1.0,
+                max: 1e12,
+                doc: "reports before the first fit",
+            },
             Param { name: "refit", default: 1000.0, min: 1.0, max: 1e12, doc: "reports between fits" },
-            Param { name: "ignore", default: 500.0, min: 0.0, max: 1e12, doc: "first reports that no fit sees" },
-            Param { name: "smooth", default: 101.0, min: 1.0, max: 1001.0, doc: "reports of the cubic smoother, odd" },
+            Param {
+                name: "ignore",
+                default: 500.0,
+                min: 0.0,
+                max: 1e12,
+                doc: "first reports that no fit sees",
+            },
+            Param {
+                name: "smooth",
+                default: 101.0,
+                min: 1.0,
+                max: 1001.0,
+                doc: "reports of the cubic smoother, odd",
+            },
             Param { name: "stride", default: 10.0, min: 1.0, max: 1e6, doc: "reports per point of a fit" },
-            Param { name: "points", default: 500.0, min: 16.0, max: 2000.0, doc: "points kept, evenly in log(samples)" },
-            Param { name: "sample_tokens", default: 1024.0, min: 1e-6, max: 1e9, doc: "tokens that count as one sample of the law" },
-            Param { name: "huber", default: 1e-3, min: 1e-9, max: 1e9, doc: "residuals of log loss above this count linearly" },
+            Param {
+                name: "points",
+                default: 500.0,
+                min: 16.0,
+                max: 2000.0,
+                doc: "points kept, evenly in log(samples)",
+            },
+            Param {
+                name: "sample_tokens",
+                default: 1024.0,
+                min: 1e-6,
+                max: 1e9,
+                doc: "tokens that count as one sample of the law",
+            },
+            Param {
+                name: "huber",
+                default: 1e-3,
+                min: 1e-9,
+                max: 1e9,
+                doc: "residuals of log loss above this count linearly",
+            },
             Param { name: "alpha_min", default: 0.001, min: 0.0, max: 10.0, doc: "smallest exponent" },
             Param { name: "alpha_max", default: 0.8, min: 0.0, max: 10.0, doc: "largest exponent" },
-            Param { name: "log_beta_max", default: 6.5, min: -20.0, max: 60.0, doc: "largest log of the law's factor" },
+            Param {
+                name: "log_beta_max",
+                default: 6.5,
+                min: -20.0,
+                max: 60.0,
+                doc: "largest log of the law's factor",
+            },
             Param {
                 name: "log_epsilon_floor",
                 default: 0.5,
@@ -50,16 +92,30 @@ impl Method for Ado {
                 max: 5.0,
                 doc: "smallest log of the law's limit; 0.5 presumes tokens of > 1.65 nats: lower it for bytes or tuning",
             },
-            Param { name: "floor", default: 0.01, min: 0.0, max: 1.0, doc: "least preference of a group, at most 1 / 2m" },
+            Param {
+                name: "floor",
+                default: 0.01,
+                min: 0.0,
+                max: 1.0,
+                doc: "least preference of a group, at most 1 / 2m",
+            },
         ]
     }
     fn vectors(&self) -> &'static [VectorInfo] {
-        &[VectorInfo { name: "prior", doc: "natural share per group, any positive scale; default: sizes in tokens" }]
+        &[VectorInfo {
+            name: "prior",
+            doc: "natural share per group, any positive scale; default: sizes in tokens",
+        }]
     }
     fn wants(&self) -> &'static [(When, Want)] {
         &[(When::EachStep, Want::Train)]
     }
-    fn start(&self, setup: &Setup, args: &Args, vectors: &Vectors) -> Result<Box<dyn Estimator>, MethodError> {
+    fn start(
+        &self,
+        setup: &Setup,
+        args: &Args,
+        vectors: &Vectors,
+    ) -> Result<Box<dyn Estimator>, MethodError> {
         let given = vector(self, vectors, "prior", setup.groups)?;
         let prior = match given.map(|p| normalised(&p)) {
             Some(None) => {
@@ -162,7 +218,8 @@ impl Law {
         let bounds = [self.log_beta, self.log_epsilon, self.alpha];
         let ridge = [1e-9, 1e-9, 1e-9];
         let (points, huber) = (points.len(), self.huber);
-        Problem { residual: &residual, points, bounds: &bounds, ridge: &ridge, huber }.minimise(start, iterations)
+        Problem { residual: &residual, points, bounds: &bounds, ridge: &ridge, huber }
+            .minimise(start, iterations)
     }
 }
 
@@ -219,8 +276,7 @@ impl Rule for AdoRule {
     fn learn(&mut self, report: &Reduced, _: &[f64]) -> bool {
         let groups = self.prior.len();
         let counts = || report.counts.iter().map(|c| if c.is_finite() && *c > 0.0 { *c } else { 0.0 });
-        let (Some(means), Some(trained)) =
-            (means(report, groups), normalised(&counts().collect::<Vec<_>>()))
+        let (Some(means), Some(trained)) = (means(report, groups), normalised(&counts().collect::<Vec<_>>()))
         else {
             return false;
         };
@@ -254,7 +310,8 @@ impl Rule for AdoRule {
         out.u64(self.updates);
         for fit in &self.fits {
             out.bool(fit.is_some());
-            let Fit { log_beta, log_epsilon, alpha } = fit.unwrap_or(Fit { log_beta: 0.0, log_epsilon: 0.0, alpha: 0.0 });
+            let Fit { log_beta, log_epsilon, alpha } =
+                fit.unwrap_or(Fit { log_beta: 0.0, log_epsilon: 0.0, alpha: 0.0 });
             [log_beta, log_epsilon, alpha].iter().for_each(|x| out.f64(*x));
         }
     }

@@ -36,8 +36,7 @@ impl Problem<'_> {
     /// Sum of Huber losses and ridge at `x`; infinite where the model is not finite.
     pub fn cost(&self, x: &[f64]) -> f64 {
         let mut row = vec![0.0; x.len()];
-        let losses: f64 =
-            (0..self.points).map(|i| huber((self.residual)(i, x, &mut row), self.huber)).sum();
+        let losses: f64 = (0..self.points).map(|i| huber((self.residual)(i, x, &mut row), self.huber)).sum();
         let cost = losses + self.penalty(x);
         if cost.is_finite() { cost } else { f64::INFINITY }
     }

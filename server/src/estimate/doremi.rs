@@ -1,9 +1,11 @@
 //! DoReMi: groups on which the model lags behind a reference get more.
 
-use super::fold::{Course, Folded, MIN_WINDOW, Rule, means};
 use super::eg::{self, logs, softmax};
+use super::fold::{Course, Folded, MIN_WINDOW, Rule, means};
 use super::simplex::blended;
-use super::{Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer};
+use super::{
+    Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer,
+};
 use crate::args::{Args, Choice, Param};
 
 /// The method.
@@ -27,7 +29,13 @@ impl Method for Doremi {
         &[
             MIN_WINDOW,
             Param { name: "eta", default: 1.0, min: 0.0, max: 1e3, doc: "step size per nat of excess loss" },
-            Param { name: "floor", default: 1e-3, min: 0.0, max: 1.0, doc: "share mixed in uniformly after each update" },
+            Param {
+                name: "floor",
+                default: 1e-3,
+                min: 0.0,
+                max: 1.0,
+                doc: "share mixed in uniformly after each update",
+            },
             Param {
                 name: "learn_steps",
                 default: 0.0,
@@ -118,5 +126,46 @@ impl Rule for DoremiRule {
         self.course = self.course.read(input)?;
         (self.alpha, self.excess) = (alpha, excess);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::estimate::fold::evidence::{report, seen};
+    use crate::estimate::plants::{setup, start};
+    use crate::estimate::{Want, When};
+
+    #[test]
+    fn the_vector_of_the_specification() {
+        let mut e = start("doremi", &[], &[], &setup(2, 2));
+        let excess = report(Want::Excess, 1, &[20.0, 0.0], &[100.0, 100.0]);
+        assert!(e.observe(&seen(&[0.5; 2], vec![excess])).used);
+        for (got, want) in e.shares().iter().zip([0.549784, 0.450216]) {
+            assert!((got - want).abs() < 1e-6, "{:?}", e.shares());
+        }
+    }
+
+    #[test]
+    fn an_absent_group_keeps_its_last_excess() {
+        let mut e = start("doremi", &[], &[], &setup(2, 2));
+        let first = report(Want::Excess, 1, &[20.0, 10.0], &[100.0, 100.0]);
+        let absent = report(Want::Excess, 2, &[20.0, 0.0], &[100.0, 0.0]);
+        e.observe(&seen(&[0.5; 2], vec![first]));
+        let verdict = e.observe(&seen(&[0.5; 2], vec![absent]));
+        assert_eq!(verdict.facts[0], ("excess", vec![0.2, 0.1]));
+        let nan = report(Want::Excess, 3, &[f64::NAN, 0.0], &[100.0, 0.0]);
+        assert!(!e.observe(&seen(&[0.5; 2], vec![nan])).used);
+    }
+
+    #[test]
+    fn loss_weights_leave_sampling_alone_until_the_average_is_served() {
+        let mut e = start("doremi", &[("learn_steps", 16.0)], &[("apply", "loss")], &setup(2, 2));
+        assert_eq!(e.directive(0).windows[0].wants, [(When::EachStep, Want::Excess)]);
+        let verdict = e.observe(&seen(&[0.5; 2], vec![report(Want::Excess, 1, &[20.0, 0.0], &[100.0; 2])]));
+        let (name, weights) = &verdict.facts[2];
+        assert_eq!(*name, "loss_weights");
+        assert!((weights[0] - 0.549784 / 0.5).abs() < 1e-5 && (weights[1] - 0.450216 / 0.5).abs() < 1e-5);
+        assert_eq!(e.shares(), [0.5, 0.5]);
+        assert!((e.directive(16).windows[0].shares[0] - 0.549784).abs() < 1e-6);
     }
 }

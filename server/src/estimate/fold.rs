@@ -1,7 +1,9 @@
 //! Rules that learn from one report at a time, published per window.
 
-use super::{Directive, Estimator, Reader, Reduced, Seen, StateError, Verdict, Want, When, Window, WindowKind};
 use super::Writer;
+use super::{
+    Directive, Estimator, Reader, Reduced, Seen, StateError, Verdict, Want, When, Window, WindowKind,
+};
 use crate::args::{Args, Param};
 
 /// Steps of a window, for every rule here.
@@ -159,5 +161,24 @@ impl Course {
     pub fn read(&self, input: &mut Reader<'_>) -> Result<Self, StateError> {
         let (sampled, sum) = (input.f64s(self.sum.len())?, input.f64s(self.sum.len())?);
         Ok(Course { sampled, steps: self.steps, sum, updates: input.u64()? })
+    }
+}
+
+/// Evidence for tests of the rules.
+#[cfg(test)]
+pub(super) mod evidence {
+    use super::*;
+
+    /// A report with these values and counts.
+    pub fn report(want: Want, to_step: u64, values: &[f64], counts: &[f64]) -> Reduced {
+        let (values, counts) = (values.to_vec(), counts.to_vec());
+        Reduced { want, to_step, values, counts, more: Vec::new(), lr: 0.0, owner: 0, held_out: false }
+    }
+
+    /// One main window with reports.
+    pub fn seen(shares: &[f64], reports: Vec<Reduced>) -> Vec<Seen> {
+        let window = Window { kind: WindowKind::Main, steps: 16, shares: shares.to_vec(), wants: Vec::new() };
+        let rows = shares.iter().map(|s| (s * 1600.0) as u64).collect();
+        vec![Seen { window, from_step: 0, steps: 16, rows, before: None, after: None, reports }]
     }
 }

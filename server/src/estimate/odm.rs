@@ -1,8 +1,10 @@
 //! ODM: an EXP3 bandit whose reward is a group's training loss. It never sees whether a loss can be learnt away.
 
-use super::fold::{Folded, MIN_WINDOW, Rule, means};
 use super::eg::{logs, softmax};
-use super::{Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer};
+use super::fold::{Folded, MIN_WINDOW, Rule, means};
+use super::{
+    Estimator, Method, MethodError, Reader, Reduced, Setup, StateError, Vectors, Want, When, Writer,
+};
 use crate::args::{Args, Choice, Param};
 
 /// The method.
@@ -25,9 +27,27 @@ impl Method for Odm {
     fn params(&self) -> &'static [Param] {
         &[
             MIN_WINDOW,
-            Param { name: "scale", default: 10.0, min: 1e-3, max: 1e6, doc: "form = cumulative: losses are divided by it" },
-            Param { name: "decay", default: 0.9, min: 0.0, max: 1.0, doc: "form = moving: part of the old reward that is kept" },
-            Param { name: "warmup", default: 0.0, min: 0.0, max: 1e12, doc: "reports ignored at first, under the job's weights" },
+            Param {
+                name: "scale",
+                default: 10.0,
+                min: 1e-3,
+                max: 1e6,
+                doc: "form = cumulative: losses are divided by it",
+            },
+            Param {
+                name: "decay",
+                default: 0.9,
+                min: 0.0,
+                max: 1.0,
+                doc: "form = moving: part of the old reward that is kept",
+            },
+            Param {
+                name: "warmup",
+                default: 0.0,
+                min: 0.0,
+                max: 1e12,
+                doc: "reports ignored at first, under the job's weights",
+            },
         ]
     }
     fn choices(&self) -> &'static [Choice] {
@@ -141,5 +161,57 @@ impl Rule for OdmRule {
         let (reports, updates) = (input.u64()?, input.u64()?);
         (self.reward, self.shares, self.reports, self.updates) = (reward, shares, reports, updates);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estimate::fold::evidence::{report, seen};
+    use crate::estimate::plants::{Drive, Saturating, drive, setup, start};
+
+    #[test]
+    fn the_vector_of_the_specification() {
+        assert!((exploration(3, 99) - 0.0608197).abs() < 1e-7);
+        assert!((exploration(3, 100) - 0.0605148).abs() < 1e-7);
+        for (got, want) in policy(&[30.0, 28.0, 25.0], 100).iter().zip([0.372515, 0.336781, 0.290705]) {
+            assert!((got - want).abs() < 1e-6, "{got} {want}");
+        }
+        assert_eq!(policy(&[1e300, 0.0], 1), [0.5, 0.5], "the first update is uniform");
+        assert_eq!(policy(&[7.0], 9), [1.0]);
+    }
+
+    #[test]
+    fn rewards_are_weighed_by_what_was_served() {
+        let served = [0.8, 0.2];
+        let mut e = start("odm", &[], &[], &setup(2, 2));
+        let verdict = e.observe(&seen(&served, vec![report(Want::Train, 1, &[30.0, 0.0], &[10.0, 0.0])]));
+        let (_, reward) = &verdict.facts[0];
+        assert!((reward[0] - 0.3 / 0.8).abs() < 1e-12, "{reward:?}");
+        assert_eq!(reward[1], 0.0, "absent: kept");
+        let mut e = start("odm", &[], &[("form", "moving")], &setup(2, 2));
+        let verdict = e.observe(&seen(&served, vec![report(Want::Train, 1, &[30.0, 10.0], &[10.0, 10.0])]));
+        let (_, reward) = &verdict.facts[0];
+        assert!((reward[0] - 0.1 * 3.0 / 0.8).abs() < 1e-12 && (reward[1] - 0.1 / 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn spikes_are_clipped_to_a_uniform_guess_and_warm_up_changes_nothing() {
+        let job = Setup { log_vocabulary: Some(4.0), ..setup(2, 2) };
+        let mut e = start("odm", &[("warmup", 1.0)], &[], &job);
+        let spike = |step| seen(&[0.5; 2], vec![report(Want::Train, step, &[1e9, 1.0], &[1.0, 1.0])]);
+        e.observe(&spike(1));
+        assert_eq!(e.shares(), [0.5, 0.5]);
+        let verdict = e.observe(&spike(2));
+        assert_eq!(verdict.facts[0].1[0], 4.0 / 10.0 / 0.5);
+    }
+
+    #[test]
+    fn it_falls_into_the_trap() {
+        // Documented: a group whose high loss cannot be learnt away is over-sampled.
+        let mut e = start("odm", &[], &[], &setup(3, 3));
+        let outcome = drive(&mut *e, &mut Saturating::trap(), &Drive { steps: 2000, ..Drive::default() });
+        let served = outcome.served();
+        assert!(served[2] > 0.4 && served[2] > 1.2 * served[0], "{served:?}");
     }
 }

@@ -59,7 +59,8 @@ impl Quadratic {
             (0..n).for_each(|i| damped[i * n + i] += ridge * size);
             let factor = Cholesky::new(damped, n)?;
             let dual = factor.solve(&right);
-            let missed = dual.iter().zip(factor.inverse_diagonal()).map(|(a, d)| (a / d) * (a / d)).sum::<f64>();
+            let missed =
+                dual.iter().zip(factor.inverse_diagonal()).map(|(a, d)| (a / d) * (a / d)).sum::<f64>();
             if missed.is_finite() && best.as_ref().is_none_or(|(m, _)| missed < *m) {
                 best = Some((missed, dual));
             }
@@ -104,9 +105,9 @@ fn place(mixture: &[f64], centre: &[f64]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::simplex::dirichlet;
     use super::*;
     use crate::rng::{Draw, Stream};
-    use super::super::simplex::dirichlet;
 
     fn cloud(n: usize, m: usize) -> Vec<Vec<f64>> {
         let stream = Stream::new(3, "quadratic");

@@ -16,33 +16,6 @@ pub(super) fn blended(shares: &[f64], floor: f64) -> Vec<f64> {
     shares.iter().map(|s| (1.0 - floor) * s + floor * uniform).collect()
 }
 
-/// The nearest shares (in relative entropy) with p_j <= cap_j: entries at their cap stay there, the others are scaled.
-/// When the caps sum to less than 1 they are scaled up to 1: there is no better answer.
-pub(super) fn capped(shares: &[f64], caps: &[f64]) -> Vec<f64> {
-    let total: f64 = caps.iter().sum();
-    if total <= 1.0 {
-        return normalised(caps).unwrap_or_else(|| shares.to_vec());
-    }
-    let mut at_cap = vec![false; shares.len()];
-    loop {
-        let fixed: f64 = caps.iter().zip(&at_cap).filter(|(_, a)| **a).map(|(c, _)| c).sum();
-        let free: f64 = shares.iter().zip(&at_cap).filter(|(_, a)| !**a).map(|(s, _)| s).sum();
-        // Nobody with a share is left to take the rest: those below their caps take it in proportion to their caps.
-        let by_cap = free <= 0.0;
-        let room: f64 = caps.iter().zip(&at_cap).filter(|(_, a)| !**a).map(|(c, _)| c).sum();
-        let scaled = |j: usize| match (at_cap[j], by_cap) {
-            (true, _) => caps[j],
-            (false, false) => shares[j] * (1.0 - fixed) / free,
-            (false, true) => caps[j] * (1.0 - fixed) / room,
-        };
-        let over: Vec<usize> = (0..shares.len()).filter(|j| !at_cap[*j] && scaled(*j) > caps[*j]).collect();
-        if over.is_empty() {
-            return (0..shares.len()).map(scaled).collect();
-        }
-        over.iter().for_each(|j| at_cap[*j] = true);
-    }
-}
-
 /// A Dirichlet variate; concentrations below 1e-3 count as 1e-3.
 pub(super) fn dirichlet(rng: &mut Rng, concentration: &[f64]) -> Vec<f64> {
     let logs: Vec<f64> = concentration.iter().map(|a| rng.log_gamma(a.max(1e-3))).collect();
@@ -59,17 +32,6 @@ mod tests {
         assert_eq!(normalised(&[0.0, 0.0]), None);
         assert_eq!(normalised(&[f64::MAX, f64::MAX]), None);
         assert_eq!(normalised(&[1.0, 3.0]), Some(vec![0.25, 0.75]));
-    }
-
-    #[test]
-    fn caps_are_kept_and_the_rest_keeps_its_ratios() {
-        let p = capped(&[0.5, 0.3, 0.2], &[0.25, 1.0, 1.0]);
-        assert!((p[0] - 0.25).abs() < 1e-15 && (p[1] / p[2] - 1.5).abs() < 1e-12, "{p:?}");
-        let p = capped(&[0.8, 0.1, 0.1], &[0.2, 0.3, 0.9]);
-        assert!((p[0] - 0.2).abs() < 1e-15 && p[1] <= 0.3 && (p.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{p:?}");
-        assert_eq!(capped(&[0.5, 0.5], &[0.125, 0.375]), [0.25, 0.75], "caps too small: their ratios");
-        let p = capped(&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.75]);
-        assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12 && p[2] <= 0.75, "{p:?}");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Skill-It: shares by a graph of what helps what, times the losses that are left.
 
 use super::eg::softmax;
-use super::{Directive, Estimator, Method, MethodError, Reader, Seen, Setup, StateError, VectorInfo, Vectors};
+use super::{
+    Directive, Estimator, Method, MethodError, Reader, Seen, Setup, StateError, VectorInfo, Vectors,
+};
 use super::{Verdict, Want, When, Window, WindowKind, Writer};
 use crate::args::{Args, Param};
 use std::collections::VecDeque;
@@ -25,7 +27,13 @@ impl Method for SkillIt {
     }
     fn params(&self) -> &'static [Param] {
         &[
-            Param { name: "min_window", default: 500.0, min: 1.0, max: 1e9, doc: "steps between changes of the weights" },
+            Param {
+                name: "min_window",
+                default: 500.0,
+                min: 1.0,
+                max: 1e9,
+                doc: "steps between changes of the weights",
+            },
             Param { name: "eta", default: 0.2, min: 0.0, max: 1e3, doc: "step size" },
             Param { name: "evals", default: 3.0, min: 1.0, max: 1000.0, doc: "evaluations that are summed" },
         ]
@@ -40,7 +48,12 @@ impl Method for SkillIt {
     fn wants(&self) -> &'static [(When, Want)] {
         &[(When::After, Want::Eval)]
     }
-    fn start(&self, setup: &Setup, args: &Args, vectors: &Vectors) -> Result<Box<dyn Estimator>, MethodError> {
+    fn start(
+        &self,
+        setup: &Setup,
+        args: &Args,
+        vectors: &Vectors,
+    ) -> Result<Box<dyn Estimator>, MethodError> {
         let graph = match vectors.get("graph") {
             Some(given) => self.legal(given, setup)?,
             None => (0..setup.groups)
@@ -153,5 +166,65 @@ impl Estimator for Worker {
         let losses = (0..count).map(|_| input.f64s(self.setup.tasks)).collect::<Result<_, _>>()?;
         (self.shares, self.losses) = (shares, losses);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estimate::fold::evidence::seen;
+    use crate::estimate::plants::{arguments, setup, start};
+
+    fn with(
+        graph: &[f64],
+        numbers: &[(&str, f64)],
+        setup: &Setup,
+    ) -> Result<Box<dyn Estimator>, MethodError> {
+        let vectors = Vectors::from([("graph".to_owned(), graph.to_vec())]);
+        SkillIt.start(setup, &arguments("skill_it", numbers, &[]), &vectors)
+    }
+
+    fn evaluated(losses: &[f64]) -> Vec<Seen> {
+        seen(&[0.5; 2], Vec::new()).into_iter().map(|s| Seen { after: Some(losses.to_vec()), ..s }).collect()
+    }
+
+    fn close(got: &[f64], scores: &[f64]) {
+        let raw: Vec<f64> = scores.iter().map(|s| libm::exp(*s)).collect();
+        let sum: f64 = raw.iter().sum();
+        assert!(got.iter().zip(&raw).all(|(g, r)| (g - r / sum).abs() < 1e-12), "{got:?} {scores:?}");
+    }
+
+    #[test]
+    fn rows_of_the_graph_are_training_groups() {
+        // Group 0 helps both tasks, group 1 its own a little.
+        let mut e = with(&[0.5, 0.4, 0.0, 0.1], &[("eta", 0.5)], &setup(2, 2)).unwrap();
+        close(&e.shares(), &[0.5 * 0.9, 0.5 * 0.1]);
+        assert!(e.observe(&evaluated(&[3.0, 2.0])).used);
+        close(&e.shares(), &[0.5 * (0.5 * 3.0 + 0.4 * 2.0), 0.5 * 0.1 * 2.0]);
+    }
+
+    #[test]
+    fn the_last_three_evaluations_are_summed_without_a_graph_by_loss() {
+        let mut e = start("skill_it", &[], &[], &setup(2, 2));
+        close(&e.shares(), &[0.2, 0.2]);
+        for losses in [[9.0, 9.0], [3.0, 1.0], [2.0, 1.0], [1.0, 1.0]] {
+            assert!(e.observe(&evaluated(&losses)).used);
+        }
+        close(&e.shares(), &[0.2 * 6.0, 0.2 * 3.0]);
+        assert!(!e.observe(&evaluated(&[f64::NAN, f64::NAN])).used);
+        assert!(!e.observe(&evaluated(&[1.0])).used);
+        e.observe(&evaluated(&[f64::NAN, 1.0]));
+        close(&e.shares(), &[0.2 * 3.0, 0.2 * (1.0 + 1.0 + 2.0)]);
+    }
+
+    #[test]
+    fn a_wrong_graph_is_refused() {
+        let said = |graph: &[f64]| with(graph, &[], &setup(2, 3)).expect_err("a wrong graph").to_string();
+        assert_eq!(
+            said(&[0.0; 4]),
+            "vector `graph` of estimator `skill_it` has 4 entries, want 6 (2 groups x 3 tasks)"
+        );
+        assert!(said(&[0.0, 0.0, 0.0, 0.0, 0.0, f64::NAN]).contains("want finite numbers"));
+        assert!(with(&[-0.5; 6], &[], &setup(2, 3)).is_ok(), "training on one may harm another");
     }
 }

@@ -10,7 +10,9 @@ mod search;
 mod tests;
 
 use super::quadratic::Quadratic;
-use super::{Directive, Estimator, Method, MethodError, Reader, Seen, Setup, StateError, Vectors, Verdict, Want};
+use super::{
+    Directive, Estimator, Method, MethodError, Reader, Seen, Setup, StateError, Vectors, Verdict, Want,
+};
 use super::{When, Window, WindowKind, Writer};
 use crate::args::{Args, Choice, Param};
 use crate::rng::Stream;
@@ -37,11 +39,26 @@ const STAGE_STEPS: Param = Param {
     doc: "steps of a stage; 0: the job's steps over `stages`, 1000 when it has no end",
 };
 const STAGES: Param = Param { name: "stages", default: 5.0, min: 1.0, max: 1e6, doc: "stages of the job" };
-const ALPHA: Param = Param { name: "alpha", default: 1.0, min: 0.0, max: 1e3, doc: "weight of the spread over tasks" };
-const BETA: Param = Param { name: "beta", default: 1.0, min: 0.0, max: 1e3, doc: "weight of the summed benefit" };
-const GAMMA: Param = Param { name: "gamma", default: 1.0, min: 0.01, max: 1e3, doc: "weight of the shares' entropy" };
-const TAU: Param = Param { name: "tau", default: 0.1, min: 0.0, max: 1.0, doc: "pareto = slack: part of its benefit that a task may lose" };
-const KEEP: Param = Param { name: "keep", default: 0.5, min: 0.0, max: 1.0, doc: "part of the old influence that a stage keeps" };
+const ALPHA: Param =
+    Param { name: "alpha", default: 1.0, min: 0.0, max: 1e3, doc: "weight of the spread over tasks" };
+const BETA: Param =
+    Param { name: "beta", default: 1.0, min: 0.0, max: 1e3, doc: "weight of the summed benefit" };
+const GAMMA: Param =
+    Param { name: "gamma", default: 1.0, min: 0.01, max: 1e3, doc: "weight of the shares' entropy" };
+const TAU: Param = Param {
+    name: "tau",
+    default: 0.1,
+    min: 0.0,
+    max: 1.0,
+    doc: "pareto = slack: part of its benefit that a task may lose",
+};
+const KEEP: Param = Param {
+    name: "keep",
+    default: 0.5,
+    min: 0.0,
+    max: 1.0,
+    doc: "part of the old influence that a stage keeps",
+};
 
 const PARETO: Choice = Choice {
     name: "pareto",
@@ -103,13 +120,49 @@ impl Method for TikmixM {
             GAMMA,
             TAU,
             KEEP,
-            Param { name: "candidates", default: 256.0, min: 8.0, max: 1024.0, doc: "mixtures measured per stage" },
-            Param { name: "scale_min", default: 0.5, min: 0.0, max: 1.0, doc: "least multiple of the anchor's share" },
-            Param { name: "scale_max", default: 2.0, min: 1.0, max: 1e3, doc: "largest multiple of the anchor's share" },
-            Param { name: "samples", default: 1024.0, min: 8.0, max: 1e5, doc: "samples of a round of the search" },
+            Param {
+                name: "candidates",
+                default: 256.0,
+                min: 8.0,
+                max: 1024.0,
+                doc: "mixtures measured per stage",
+            },
+            Param {
+                name: "scale_min",
+                default: 0.5,
+                min: 0.0,
+                max: 1.0,
+                doc: "least multiple of the anchor's share",
+            },
+            Param {
+                name: "scale_max",
+                default: 2.0,
+                min: 1.0,
+                max: 1e3,
+                doc: "largest multiple of the anchor's share",
+            },
+            Param {
+                name: "samples",
+                default: 1024.0,
+                min: 8.0,
+                max: 1e5,
+                doc: "samples of a round of the search",
+            },
             Param { name: "best", default: 128.0, min: 1.0, max: 1e5, doc: "best samples that are averaged" },
-            Param { name: "rounds", default: 20.0, min: 1.0, max: 1000.0, doc: "rounds of the search at most" },
-            Param { name: "least_r2", default: 0.0, min: -1.0, max: 1.0, doc: "worst surface (on points left out) that is searched" },
+            Param {
+                name: "rounds",
+                default: 20.0,
+                min: 1.0,
+                max: 1000.0,
+                doc: "rounds of the search at most",
+            },
+            Param {
+                name: "least_r2",
+                default: 0.0,
+                min: -1.0,
+                max: 1.0,
+                doc: "worst surface (on points left out) that is searched",
+            },
         ]
     }
     fn choices(&self) -> &'static [Choice] {
@@ -263,7 +316,9 @@ impl Estimator for Tikmix {
     }
 
     fn candidates(&self) -> Vec<Vec<f64>> {
-        self.measured.as_ref().map_or_else(Vec::new, |m| m.search.candidates(&self.stream, self.stage, &m.anchor))
+        self.measured
+            .as_ref()
+            .map_or_else(Vec::new, |m| m.search.candidates(&self.stream, self.stage, &m.anchor))
     }
 
     fn save(&self, out: &mut Writer) {

@@ -10,6 +10,7 @@
 
 use super::super::cholesky::Cholesky;
 use super::super::eg::softmax;
+use super::super::solve::Lu;
 
 /// How far a task's benefit may fall.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,35 +92,10 @@ impl Program<'_> {
         if m * m != self.influence.len() {
             return None;
         }
-        // Sᵀ S l' = ... is the square of the condition; elimination with pivots keeps it.
-        let transposed = (0..m * m).map(|k| self.influence[(k % m) * m + k / m]).collect();
-        let multipliers = eliminate(transposed, vec![1.0; m])?;
+        let transposed: Vec<f64> = (0..m * m).map(|k| self.influence[(k % m) * m + k / m]).collect();
+        let multipliers = Lu::new(&transposed, m)?.solve(&vec![1.0; m]);
         Some(multipliers.iter().all(|l| *l > 0.0) || multipliers.iter().all(|l| *l < 0.0))
     }
-}
-
-/// x with A x = b by elimination with row pivots; `None` when A is singular to rounding.
-fn eliminate(mut a: Vec<f64>, mut b: Vec<f64>) -> Option<Vec<f64>> {
-    let n = b.len();
-    let scale = a.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-    for k in 0..n {
-        let best = (k..n).max_by(|i, j| a[i * n + k].abs().total_cmp(&a[j * n + k].abs()))?;
-        if a[best * n + k].abs() <= 1e-12 * scale {
-            return None;
-        }
-        (0..n).for_each(|c| a.swap(k * n + c, best * n + c));
-        b.swap(k, best);
-        for i in k + 1..n {
-            let factor = a[i * n + k] / a[k * n + k];
-            (k..n).for_each(|c| a[i * n + c] -= factor * a[k * n + c]);
-            b[i] -= factor * b[k];
-        }
-    }
-    for k in (0..n).rev() {
-        let sum: f64 = (k + 1..n).map(|c| a[k * n + c] * b[c]).sum();
-        b[k] = (b[k] - sum) / a[k * n + k];
-    }
-    Some(b)
 }
 
 /// The program in matrices.
@@ -174,7 +150,8 @@ impl Form {
         let rows: Vec<&[f64]> = program.influence.chunks_exact(groups).collect();
         // Scaled by the largest entry first: nothing below depends on the unit, and nothing overflows.
         let unit = program.influence.iter().fold(0.0, |m: f64, s| m.max(s.abs()));
-        let mean = program.influence.iter().map(|s| (s / unit).abs()).sum::<f64>() / program.influence.len() as f64;
+        let mean =
+            program.influence.iter().map(|s| (s / unit).abs()).sum::<f64>() / program.influence.len() as f64;
         let top = |row: &[f64]| row.iter().fold(f64::NEG_INFINITY, |m: f64, s| m.max(s / unit));
         let dropped: Vec<bool> = rows.iter().map(|row| top(row).is_nan() || top(row) <= 0.0).collect();
         let live: f64 = program.tasks.iter().zip(&dropped).filter(|(_, d)| !**d).map(|(q, _)| q).sum();
@@ -252,7 +229,8 @@ impl Form {
         let pull = self.pull(dual);
         let top = pull.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = pull.iter().map(|p| libm::exp((p - top) / self.gamma)).sum();
-        let broken: f64 = point.holds.iter().map(|h| (h.give - h.slack).max(0.0) * (h.multiplier + h.rest)).sum();
+        let broken: f64 =
+            point.holds.iter().map(|h| (h.give - h.slack).max(0.0) * (h.multiplier + h.rest)).sum();
         here + broken - dot(&self.least, &dual.multipliers) + top + self.gamma * libm::log(sum)
     }
 

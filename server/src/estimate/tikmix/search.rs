@@ -1,5 +1,6 @@
 //! TiKMiX-M: candidate mixtures around an anchor, and the search on a surface through their measured influence.
 
+use super::super::post::water_fill;
 use super::super::quadratic::Quadratic;
 use super::super::simplex::{dirichlet, normalised};
 use crate::rng::{Draw, Stream};
@@ -33,21 +34,10 @@ impl Search {
         w.iter().zip(anchor).all(|(w, a)| *w >= low * a - 1e-12 && *w <= high * a + 1e-12)
     }
 
-    /// The shares pushed into their intervals, the sum kept by scaling; 16 rounds are plenty to be within rounding.
+    /// The nearest shares within their intervals.
     fn pushed(&self, w: &[f64], anchor: &[f64]) -> Vec<f64> {
-        let (low, high) = self.interval;
-        let mut w = w.to_vec();
-        for _ in 0..16 {
-            w.iter_mut().zip(anchor).for_each(|(w, a)| *w = w.clamp(low * a, high * a));
-            let off = 1.0 - w.iter().sum::<f64>();
-            let room = |w: f64, a: f64| if off > 0.0 { high * a - w } else { w - low * a };
-            let total: f64 = w.iter().zip(anchor).map(|(w, a)| room(*w, *a)).sum();
-            if off.abs() < 1e-15 || total <= 0.0 {
-                break;
-            }
-            w.iter_mut().zip(anchor).for_each(|(w, a)| *w += off * room(*w, *a) / total);
-        }
-        w
+        let scaled = |by: f64| anchor.iter().map(|a| by * a).collect::<Vec<_>>();
+        water_fill(w, &scaled(self.interval.0), &scaled(self.interval.1))
     }
 
     /// Mixtures whose influence is worth measuring, by Latin hypercubes over the intervals around `anchor`. The same for
