@@ -14,6 +14,7 @@ mod curve;
 mod doge;
 mod doremi;
 pub mod eg;
+pub mod fit;
 mod fold;
 mod given;
 pub mod hamilton;
