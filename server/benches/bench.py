@@ -11,6 +11,10 @@ them; figures are medians over the rounds.
   images_vs_PEER                    JPEG files to mixed batches of 256 x 3 x 224 x 224, samples/s (image_loaders.py)
   images_vs_decode                  the same against decoding alone, one bare decoder a core (decode.rs)
   seek_ms                           a process just started: the position of every slot of step 10,000,000 (seek.rs)
+  estimator_64_ms                   64 groups and tasks: from complete evidence to the next directive, slowest method
+  estimator_tikmix_m_ms             the same for TiKMiX-M, whose search runs once per stage (estimate.rs)
+  estimator_lsq_128_ms              the same for Aioli's least squares at 128 groups
+  estimator_1000_ms                 1,000 groups: slowest method that solves no system
   first_batch_ms                    a server just started: from OpenJob to the first batch of 256
   first_batch_far_ms                the same at step 10,000,000
   rss_growth_mib                    resident memory of the server: growth over the later 9,000 of 10,000 batches
@@ -180,6 +184,7 @@ GROUPS = [
     (finished("wire"), ["wire_vs_tcp", "wire_vs_tonic", "wire_gb_per_s"]),
     (images, ["images_vs_torchvision", "images_vs_dali", "images_vs_tfdata", "images_vs_decode"]),
     (finished("seek", pictures), ["seek_ms"]),
+    (finished("estimate"), ["estimator_64_ms", "estimator_tikmix_m_ms", "estimator_lsq_128_ms", "estimator_1000_ms"]),
     (latency, ["first_batch_ms", "first_batch_far_ms"]),
     (memory, ["rss_growth_mib", "rss_stalled_mib"]),
 ]

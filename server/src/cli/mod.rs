@@ -7,6 +7,7 @@ macro_rules! say {
 
 mod check;
 mod demo;
+mod fit;
 mod healthcheck;
 mod photos;
 mod policies;
@@ -54,6 +55,8 @@ enum Command {
     Check(check::Args),
     /// Draw what a policy does: base, partner, mask, result.
     Preview(preview::Args),
+    /// Fit a mixing law or a regression to a table of finished runs; print the best weights.
+    Fit(fit::Args),
     /// Ask a server whether it serves; for container health checks.
     Healthcheck(healthcheck::Args),
 }
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Policies(args) => policies::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Preview(args) => preview::run(&args),
+        Command::Fit(args) => fit::run(&args),
         Command::Healthcheck(args) => runtime.block_on(healthcheck::run(args)),
     };
     // Blocking reads of a dead disk must not keep the process.

@@ -16,6 +16,65 @@ mod tests;
 #[derive(Debug)]
 pub struct Ado;
 
+const PARAMS: &[Param] = &[
+    MIN_WINDOW,
+    Param { name: "start", default: 1000.0, min: 1.0, max: 1e12, doc: "reports before the first fit" },
+    Param { name: "refit", default: 1000.0, min: 1.0, max: 1e12, doc: "reports between fits" },
+    Param { name: "ignore", default: 500.0, min: 0.0, max: 1e12, doc: "first reports that no fit sees" },
+    Param {
+        name: "smooth",
+        default: 101.0,
+        min: 1.0,
+        max: 1001.0,
+        doc: "reports of the cubic smoother, odd",
+    },
+    Param { name: "stride", default: 10.0, min: 1.0, max: 1e6, doc: "reports per point of a fit" },
+    Param {
+        name: "points",
+        default: 500.0,
+        min: 16.0,
+        max: 2000.0,
+        doc: "points kept, evenly in log(samples)",
+    },
+    Param {
+        name: "sample_tokens",
+        default: 1024.0,
+        min: 1e-6,
+        max: 1e9,
+        doc: "tokens that count as one sample of the law",
+    },
+    Param {
+        name: "huber",
+        default: 1e-3,
+        min: 1e-9,
+        max: 1e9,
+        doc: "residuals of log loss above this count linearly",
+    },
+    Param { name: "alpha_min", default: 0.001, min: 0.0, max: 10.0, doc: "smallest exponent" },
+    Param { name: "alpha_max", default: 0.8, min: 0.0, max: 10.0, doc: "largest exponent" },
+    Param {
+        name: "log_beta_max",
+        default: 6.5,
+        min: -20.0,
+        max: 60.0,
+        doc: "largest log of the law's factor",
+    },
+    Param {
+        name: "log_epsilon_floor",
+        default: 0.5,
+        min: -30.0,
+        max: 5.0,
+        doc: "smallest log of the law's limit; 0.5 presumes tokens of > 1.65 nats: lower it for bytes or tuning",
+    },
+    Param {
+        name: "floor",
+        default: 0.01,
+        min: 0.0,
+        max: 1.0,
+        doc: "least preference of a group, at most 1 / 2m",
+    },
+];
+
 impl Method for Ado {
     fn name(&self) -> &'static str {
         "ado"
@@ -30,76 +89,7 @@ impl Method for Ado {
         "a scaling law per group, fitted online; shares follow its slope"
     }
     fn params(&self) -> &'static [Param] {
-        &[
-            MIN_WINDOW,
-            Param {
-                name: "start",
-                default: 1000.0,
-                min: 1.0,
-                max: 1e12,
-                doc: "reports before the first fit",
-            },
-            Param { name: "refit", default: 1000.0, min: 1.0, max: 1e12, doc: "reports between fits" },
-            Param {
-                name: "ignore",
-                default: 500.0,
-                min: 0.0,
-                max: 1e12,
-                doc: "first reports that no fit sees",
-            },
-            Param {
-                name: "smooth",
-                default: 101.0,
-                min: 1.0,
-                max: 1001.0,
-                doc: "reports of the cubic smoother, odd",
-            },
-            Param { name: "stride", default: 10.0, min: 1.0, max: 1e6, doc: "reports per point of a fit" },
-            Param {
-                name: "points",
-                default: 500.0,
-                min: 16.0,
-                max: 2000.0,
-                doc: "points kept, evenly in log(samples)",
-            },
-            Param {
-                name: "sample_tokens",
-                default: 1024.0,
-                min: 1e-6,
-                max: 1e9,
-                doc: "tokens that count as one sample of the law",
-            },
-            Param {
-                name: "huber",
-                default: 1e-3,
-                min: 1e-9,
-                max: 1e9,
-                doc: "residuals of log loss above this count linearly",
-            },
-            Param { name: "alpha_min", default: 0.001, min: 0.0, max: 10.0, doc: "smallest exponent" },
-            Param { name: "alpha_max", default: 0.8, min: 0.0, max: 10.0, doc: "largest exponent" },
-            Param {
-                name: "log_beta_max",
-                default: 6.5,
-                min: -20.0,
-                max: 60.0,
-                doc: "largest log of the law's factor",
-            },
-            Param {
-                name: "log_epsilon_floor",
-                default: 0.5,
-                min: -30.0,
-                max: 5.0,
-                doc: "smallest log of the law's limit; 0.5 presumes tokens of > 1.65 nats: lower it for bytes or tuning",
-            },
-            Param {
-                name: "floor",
-                default: 0.01,
-                min: 0.0,
-                max: 1.0,
-                doc: "least preference of a group, at most 1 / 2m",
-            },
-        ]
+        PARAMS
     }
     fn vectors(&self) -> &'static [VectorInfo] {
         &[VectorInfo {
@@ -170,7 +160,7 @@ struct Fit {
 /// Points of the coarse search; the last polish sees all.
 const COARSE: usize = 48;
 /// Starts of the coarse search that are polished.
-const STARTS: usize = 4;
+const STARTS: usize = 3;
 
 impl Law {
     /// The law through (log n, log loss), or `None` with fewer than 4 points.
@@ -200,9 +190,9 @@ impl Law {
             }
         }
         grid.sort_by(|x, y| x.0.total_cmp(&y.0));
-        let coarse = grid.iter().take(STARTS).map(|(_, start)| self.polish(&few, start, 30));
+        let coarse = grid.iter().take(STARTS).map(|(_, start)| self.polish(&few, start, 10));
         let best = coarse.min_by(|x, y| x.cost.total_cmp(&y.cost))?;
-        let last = self.polish(points, &best.at, 20);
+        let last = self.polish(points, &best.at, 15);
         let fit = Fit { log_beta: last.at[0], log_epsilon: last.at[1], alpha: last.at[2] };
         last.cost.is_finite().then_some(fit)
     }

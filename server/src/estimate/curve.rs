@@ -2,10 +2,13 @@
 
 use super::cholesky::Cholesky;
 
+/// Residual of a point at some parameters; writes its derivatives by them into the last list.
+pub(super) type Residual<'a> = dyn Fn(usize, &[f64], &mut [f64]) -> f64 + 'a;
+
 /// What to fit.
 pub(super) struct Problem<'a> {
     /// Residual of a point, whose derivatives by the parameters it writes into the slice.
-    pub residual: &'a dyn Fn(usize, &[f64], &mut [f64]) -> f64,
+    pub residual: &'a Residual<'a>,
     /// Points.
     pub points: usize,
     /// Smallest and largest value of each parameter.

@@ -138,8 +138,11 @@ fn descend(laws: &[(&Law, f64)], caps: &[f64]) -> (Vec<f64>, f64) {
         }
         let mean: f64 = slope.iter().zip(&p).map(|(s, p)| s * p).sum();
         let tried = |rate: f64| {
-            let raw: Vec<f64> =
-                p.iter().zip(&slope).map(|(p, s)| p * libm::exp((rate * (mean - s)).clamp(-30.0, 30.0))).collect();
+            let raw: Vec<f64> = p
+                .iter()
+                .zip(&slope)
+                .map(|(p, s)| p * libm::exp((rate * (mean - s)).clamp(-30.0, 30.0)))
+                .collect();
             let sum: f64 = raw.iter().sum();
             project(&raw.iter().map(|r| r / sum).collect::<Vec<_>>())
         };

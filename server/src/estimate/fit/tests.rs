@@ -36,7 +36,8 @@ fn mean(losses: &[f64]) -> f64 {
 /// The best of a fine grid.
 fn truth(law: &MixingLaw, legal: impl Fn(&[f64]) -> bool) -> f64 {
     let grid = (0..=200).flat_map(|a| (0..=200 - a).map(move |b| (a, b)));
-    let points = grid.map(|(a, b)| [f64::from(a) / 200.0, f64::from(b) / 200.0, f64::from(200 - a - b) / 200.0]);
+    let points =
+        grid.map(|(a, b)| [f64::from(a) / 200.0, f64::from(b) / 200.0, f64::from(200 - a - b) / 200.0]);
     points.filter(|p| legal(p)).map(|p| mean(&law.at(&p))).fold(f64::INFINITY, f64::min)
 }
 
@@ -88,7 +89,8 @@ fn a_regression_comes_close_and_says_how_well_it_predicts() {
     assert!(got - best < 0.02 && got < uniform, "{got} {best} {uniform} {answer:?}");
     let again = regmix::fit(&runs(&law, 64, 1e-3, 3), &aim(), 1).expect("a fit");
     assert_eq!(again.0, answer);
-    let capped = regmix::fit(&runs(&law, 64, 1e-3, 3), &Aim { caps: vec![0.2, 1.0, 1.0], ..aim() }, 1).expect("a fit");
+    let capped =
+        regmix::fit(&runs(&law, 64, 1e-3, 3), &Aim { caps: vec![0.2, 1.0, 1.0], ..aim() }, 1).expect("a fit");
     assert!(capped.0.shares[0] <= 0.2 + 1e-9, "{capped:?}");
 }
 

@@ -98,6 +98,41 @@ impl Method for TikmixD {
     }
 }
 
+const M_PARAMS: &[Param] = &[
+    STAGE_STEPS,
+    STAGES,
+    ALPHA,
+    BETA,
+    GAMMA,
+    TAU,
+    KEEP,
+    Param { name: "candidates", default: 256.0, min: 8.0, max: 1024.0, doc: "mixtures measured per stage" },
+    Param {
+        name: "scale_min",
+        default: 0.5,
+        min: 0.0,
+        max: 1.0,
+        doc: "least multiple of the anchor's share",
+    },
+    Param {
+        name: "scale_max",
+        default: 2.0,
+        min: 1.0,
+        max: 1e3,
+        doc: "largest multiple of the anchor's share",
+    },
+    Param { name: "samples", default: 1024.0, min: 8.0, max: 1e5, doc: "samples of a round of the search" },
+    Param { name: "best", default: 128.0, min: 1.0, max: 1e5, doc: "best samples that are averaged" },
+    Param { name: "rounds", default: 20.0, min: 1.0, max: 1000.0, doc: "rounds of the search at most" },
+    Param {
+        name: "least_r2",
+        default: 0.0,
+        min: -1.0,
+        max: 1.0,
+        doc: "worst surface (on points left out) that is searched",
+    },
+];
+
 impl Method for TikmixM {
     fn name(&self) -> &'static str {
         "tikmix_m"
@@ -112,58 +147,7 @@ impl Method for TikmixM {
         "candidates around TiKMiX-D's mixture are measured; a quadratic surface through them is searched"
     }
     fn params(&self) -> &'static [Param] {
-        &[
-            STAGE_STEPS,
-            STAGES,
-            ALPHA,
-            BETA,
-            GAMMA,
-            TAU,
-            KEEP,
-            Param {
-                name: "candidates",
-                default: 256.0,
-                min: 8.0,
-                max: 1024.0,
-                doc: "mixtures measured per stage",
-            },
-            Param {
-                name: "scale_min",
-                default: 0.5,
-                min: 0.0,
-                max: 1.0,
-                doc: "least multiple of the anchor's share",
-            },
-            Param {
-                name: "scale_max",
-                default: 2.0,
-                min: 1.0,
-                max: 1e3,
-                doc: "largest multiple of the anchor's share",
-            },
-            Param {
-                name: "samples",
-                default: 1024.0,
-                min: 8.0,
-                max: 1e5,
-                doc: "samples of a round of the search",
-            },
-            Param { name: "best", default: 128.0, min: 1.0, max: 1e5, doc: "best samples that are averaged" },
-            Param {
-                name: "rounds",
-                default: 20.0,
-                min: 1.0,
-                max: 1000.0,
-                doc: "rounds of the search at most",
-            },
-            Param {
-                name: "least_r2",
-                default: 0.0,
-                min: -1.0,
-                max: 1.0,
-                doc: "worst surface (on points left out) that is searched",
-            },
-        ]
+        M_PARAMS
     }
     fn choices(&self) -> &'static [Choice] {
         &[PARETO, EVIDENCE]
@@ -263,8 +247,8 @@ impl Tikmix {
 
     /// M: the best mixture on a surface through what was measured for the candidates of this stage.
     fn climb(&self, measured: &Measured, seen: &[Seen], facts: &mut Facts) -> Option<Vec<f64>> {
-        let reports = seen.iter().flat_map(|s| &s.reports).filter(|r| r.want == Want::Candidates);
-        let values = &reports.last()?.values;
+        let mut reports = seen.iter().flat_map(|s| &s.reports).filter(|r| r.want == Want::Candidates);
+        let values = &reports.next_back()?.values;
         let Measured { search, least_r2, anchor } = measured;
         if values.len() != search.candidates {
             return None;

@@ -9,7 +9,8 @@
 //! [`Solved::gap`] is proof.
 
 use super::super::cholesky::Cholesky;
-use super::super::eg::softmax;
+use super::super::eg::{logs, softmax};
+use super::super::simplex::blended;
 use super::super::solve::Lu;
 
 /// How far a task's benefit may fall.
@@ -63,6 +64,8 @@ const CENTRED: f64 = 10.0;
 const BROKEN: f64 = 1e-7;
 /// Gap that is small enough to stand, where rounding allows no smaller one.
 const PROVEN: f64 = 1e-7;
+/// Uniform part of the shares to begin with.
+const BLEND: f64 = 0.001;
 /// Newton steps at most.
 const STEPS: usize = 400;
 /// Halvings of a step at most.
@@ -114,6 +117,8 @@ struct Form {
     /// b.
     least: Vec<f64>,
     dropped: Vec<bool>,
+    /// Logarithms of the shares to begin with: nearly those of the prior, which breaks no constraint.
+    begin: Vec<f64>,
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -171,8 +176,9 @@ impl Form {
         add_squares(&mut square, &spread, groups, std::iter::repeat(1.0));
         let gain = centre.iter().map(|c| program.beta * kept * c).collect();
         let (rows, least) = constraints(program, &rows);
+        let begin = logs(&blended(program.prior, BLEND));
         let (alpha, gamma) = (program.alpha, program.gamma);
-        let form = Form { groups, alpha, gamma, spread, square, gain, rows, least, dropped };
+        let form = Form { groups, alpha, gamma, spread, square, gain, rows, least, dropped, begin };
         let finite = form.square.iter().chain(&form.gain).chain(&form.least).all(|x: &f64| x.is_finite());
         finite.then_some(form)
     }
@@ -180,7 +186,7 @@ impl Form {
     /// Follows the optimum for a barrier that goes to 0. The best proven shares where rounding ends it early.
     fn solve(&self, price: f64) -> Option<Solved> {
         let mut t = 0.1;
-        let mut point = Point::new(self, vec![-libm::log(self.groups as f64); self.groups], price, t);
+        let mut point = Point::new(self, self.begin.clone(), price, t);
         let mut best: Option<Solved> = None;
         for steps in 1..=STEPS {
             let Some(step) = point.newton(self) else { break };
