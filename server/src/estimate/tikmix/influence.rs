@@ -124,8 +124,12 @@ fn mean<'a>(lists: impl Iterator<Item = &'a [f64]>) -> Option<Vec<f64>> {
 /// Inner product in eight running sums, then in order: one fixed order that can be vectorised.
 fn inner(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
-    for (x, y) in a.chunks(8).zip(b.chunks(8)) {
-        sums.iter_mut().zip(x.iter().zip(y)).for_each(|(s, (x, y))| *s += x * y);
+    let (heads, tails) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = heads.remainder().iter().zip(tails.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in heads.zip(tails) {
+        for k in 0..8 {
+            sums[k] += x[k] * y[k];
+        }
     }
-    sums.iter().sum()
+    sums.iter().sum::<f64>() + rest
 }
