@@ -127,9 +127,7 @@ fn inner(a: &[f64], b: &[f64]) -> f64 {
     let (heads, tails) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f64 = heads.remainder().iter().zip(tails.remainder()).map(|(x, y)| x * y).sum();
     for (x, y) in heads.zip(tails) {
-        for k in 0..8 {
-            sums[k] += x[k] * y[k];
-        }
+        sums.iter_mut().zip(x.iter().zip(y)).for_each(|(s, (x, y))| *s += x * y);
     }
     sums.iter().sum::<f64>() + rest
 }
