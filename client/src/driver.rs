@@ -38,11 +38,10 @@ use crate::{
 };
 use evals::{Evals, Reading};
 use ledger::Ledger;
-use std::{collections::VecDeque, panic, sync::Arc};
+use std::{collections::VecDeque, fmt, panic, sync::Arc};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 /// Where the trainer is.
-#[derive(Debug)]
 enum Slot<T> {
     Here(T),
     /// At work for a run that waits for it, or was dropped.
@@ -59,7 +58,6 @@ enum Phase {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Driver<T> {
     client: Client,
     job: JobInfo,
@@ -79,6 +77,18 @@ pub struct Driver<T> {
     evaluate_first: bool,
     failed: bool,
     stats: DriverStats,
+}
+
+// Not derived: a trainer need not be `Debug`.
+impl<T> fmt::Debug for Driver<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Driver")
+            .field("job", &self.job.job)
+            .field("attempt", &self.attempt)
+            .field("completed", &self.completed)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<T: Trainer> Driver<T> {

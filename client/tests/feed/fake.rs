@@ -1,10 +1,11 @@
 //! A feed service whose batches are known in advance and whose failures are scripted.
 
+use crate::keeper::{At, Keeper};
 use futures_util::{Stream, StreamExt, stream};
 use mixfeed_client::{Client, ClientOptions, Error, spec::JobSpec};
 use mixfeed_proto::{
     self as v1, BatchPart, batch_part::Part, feed_service_server::FeedService,
-    feed_service_server::FeedServiceServer,
+    feed_service_server::FeedServiceServer, mixture_service_server::MixtureServiceServer,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -50,6 +51,7 @@ pub struct Log {
     pub jobs: BTreeMap<String, v1::JobInfo>,
     pub opens: Vec<v1::OpenJobRequest>,
     pub streams: Vec<v1::StreamBatchesRequest>,
+    pub evals: Vec<v1::StreamEvalSetRequest>,
     pub turns: VecDeque<Turn>,
     /// Answers to ListJobs before the good ones.
     pub refusals: VecDeque<Status>,
@@ -62,6 +64,7 @@ pub struct Fake {
     /// Rows of a rank's batch.
     pub rows: usize,
     pub log: Arc<Mutex<Log>>,
+    pub keeper: Arc<Keeper>,
     /// Payload bytes handed to the transport.
     pub sent: Arc<AtomicUsize>,
     /// Told when a batch stream is dropped.
@@ -71,7 +74,8 @@ pub struct Fake {
 impl Fake {
     pub fn new(steps: u64, rows: usize) -> (Fake, mpsc::UnboundedReceiver<()>) {
         let (dropped, drops) = mpsc::unbounded_channel();
-        (Fake { steps, rows, log: Arc::default(), sent: Arc::default(), dropped }, drops)
+        let (log, keeper, sent) = (Arc::default(), Arc::default(), Arc::default());
+        (Fake { steps, rows, log, keeper, sent, dropped }, drops)
     }
 
     pub fn log(&self) -> std::sync::MutexGuard<'_, Log> {
@@ -84,7 +88,10 @@ impl Fake {
 
     fn router(&self) -> Router {
         let (_, health) = tonic_health::server::health_reporter();
-        Server::builder().add_service(FeedServiceServer::new(self.clone())).add_service(health)
+        Server::builder()
+            .add_service(FeedServiceServer::new(self.clone()))
+            .add_service(MixtureServiceServer::new(self.clone()))
+            .add_service(health)
     }
 
     /// Serves on a free port. The listener is bound when this returns, so a client may connect at once.
@@ -145,7 +152,18 @@ pub fn chunk(tensor: u32, offset: u64, data: &[u8]) -> BatchPart {
     part(Part::Chunk(v1::TensorChunk { tensor, offset, data: data.to_vec().into() }))
 }
 
-fn header(step: u64, rank: u32, world_size: u32, rows: usize, cursor: Option<v1::Cursor>) -> v1::BatchHeader {
+/// Groups of a batch's rows, base and partner: 0 and 1 by turns.
+pub fn row_groups(step: u64, rows: usize) -> Vec<u32> {
+    (0..rows as u32).flat_map(|row| [(row + step as u32) % 2, row % 2]).collect()
+}
+
+fn header(
+    at: At,
+    step: u64,
+    (rank, world_size): (u32, u32),
+    rows: usize,
+    cursor: Option<v1::Cursor>,
+) -> v1::BatchHeader {
     let n = rows as u64;
     let tensor = |name: &str, dtype: v1::Dtype, shape: Vec<u64>, size: u64| v1::TensorDescriptor {
         name: name.into(),
@@ -165,29 +183,39 @@ fn header(step: u64, rank: u32, world_size: u32, rows: usize, cursor: Option<v1:
             tensor("image", v1::Dtype::U8, vec![n, 3, 33, 47], 1),
             tensor("label.class", v1::Dtype::I32, vec![n, 2], 4),
             tensor("label.weight", v1::Dtype::F32, vec![n, 2], 4),
+            tensor("sample.group", v1::Dtype::U32, vec![n, 2], 4),
         ],
         numerics: "cpu-1".into(),
-        mixture_seq: 1,
-        mixture_id: 11,
+        mixture_seq: at.seq,
+        mixture_id: at.mixture_id,
         cursor,
         smoothing: 0.1,
-        partial: false,
+        due_before: at.before,
+        due_after: at.after,
         ..Default::default()
     }
 }
 
 /// A whole batch in pieces of an odd size.
-pub fn batch(job: &v1::JobInfo, step: u64, rank: u32, world_size: u32, rows: usize) -> Vec<BatchPart> {
+pub fn batch(
+    job: &v1::JobInfo,
+    at: At,
+    step: u64,
+    (rank, world_size): (u32, u32),
+    rows: usize,
+) -> Vec<BatchPart> {
     let cursor = v1::Cursor {
         job: job.job.clone(),
         digest: job.digest.clone(),
         branch: 0,
         next_step: step + 1,
-        mixture_seq: 1,
+        mixture_seq: at.seq,
         crc: 0,
     };
-    let tensors = [pixels(step, rank, rows), classes(step, rows), weights(rows)];
-    let mut parts = vec![part(Part::Header(header(step, rank, world_size, rows, Some(cursor))))];
+    let mixture_seq = at.seq;
+    let groups = row_groups(step, rows).into_iter().flat_map(u32::to_le_bytes).collect();
+    let tensors = [pixels(step, rank, rows), classes(step, rows), weights(rows), groups];
+    let mut parts = vec![part(Part::Header(header(at, step, (rank, world_size), rows, Some(cursor))))];
     for (index, tensor) in tensors.iter().enumerate() {
         for (piece, data) in tensor.chunks(99_991).enumerate() {
             parts.push(chunk(index as u32, piece as u64 * 99_991, data));
@@ -198,7 +226,7 @@ pub fn batch(job: &v1::JobInfo, step: u64, rank: u32, world_size: u32, rows: usi
         step,
         rank,
         world_size,
-        mixture_seq: 1,
+        mixture_seq,
         numerics: "cpu-1".into(),
         ..Default::default()
     };
@@ -222,14 +250,25 @@ impl Fake {
         self.log().jobs.get(name).cloned().ok_or_else(|| Status::not_found(format!("job `{name}`")))
     }
 
-    fn serve(&self, job: v1::JobInfo, from: u64, rank: u32, world_size: u32) -> Parts {
+    /// With `barriers` a step waits for the reports that those before it ask for.
+    fn serve(&self, job: v1::JobInfo, from: u64, slice: (u32, u32), barriers: bool) -> Parts {
         let (steps, rows) = (self.steps, self.rows);
         let end = v1::EndOfJob { steps, dropped_rows: 3, padded_rows: 0 };
         let turn = self.log().turns.pop_front();
         let turn = turn.unwrap_or_else(|| Turn::new(u64::MAX, vec![Ok(part(Part::EndOfJob(end)))]));
         let until = from.saturating_add(turn.batches).min(steps);
-        let parts = stream::iter(from..until).flat_map(move |step| {
-            let mut parts = batch(&job, step, rank, world_size, rows);
+        let keeper = Arc::clone(&self.keeper);
+        let open = stream::iter(from..until).then(move |step| {
+            let keeper = Arc::clone(&keeper);
+            async move {
+                if barriers {
+                    keeper.ready(from, step).await;
+                }
+                (step, keeper.state().at(step))
+            }
+        });
+        let parts = open.flat_map(move |(step, at)| {
+            let mut parts = batch(&job, at, step, slice, rows);
             (turn.tamper)(&mut parts);
             stream::iter(parts).map(Ok)
         });
@@ -291,7 +330,7 @@ impl FeedService for Fake {
             Some(Start::Cursor(cursor)) => cursor.next_step,
             None => return Err(Status::invalid_argument("no start")),
         };
-        Ok(Response::new(self.serve(job, from, request.rank, request.world_size)))
+        Ok(Response::new(self.serve(job, from, (request.rank, request.world_size), true)))
     }
 
     async fn stream_eval_set(
@@ -300,8 +339,9 @@ impl FeedService for Fake {
     ) -> Result<Response<Parts>, Status> {
         let request = request.into_inner();
         let job = self.job(&request.job)?;
+        self.log().evals.push(request.clone());
         self.script([Turn::new(u64::MAX, vec![])]);
-        let parts = self.serve(job, request.from_step, request.rank, request.world_size);
+        let parts = self.serve(job, request.from_step, (request.rank, request.world_size), false);
         Ok(Response::new(Box::pin(parts.map(|part| {
             part.map(|mut part| {
                 if let Some(Part::Header(header)) = &mut part.part {
@@ -325,7 +365,7 @@ impl FeedService for Fake {
             None => return Err(Status::invalid_argument("nothing to replay")),
         };
         self.script([Turn::new(1, vec![])]);
-        Ok(Response::new(self.serve(job, step, rank, world_size)))
+        Ok(Response::new(self.serve(job, step, (rank, world_size), false)))
     }
 
     async fn mix_pairs(&self, _: Request<v1::MixPairsRequest>) -> Result<Response<Parts>, Status> {

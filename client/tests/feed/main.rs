@@ -2,7 +2,10 @@
 #![allow(missing_docs)]
 
 mod calls;
+mod drive;
 mod fake;
+mod keeper;
+mod learn;
 mod malformed;
 mod proxy;
 mod resume;
