@@ -7,7 +7,9 @@ macro_rules! say {
 
 mod check;
 mod demo;
+mod estimators;
 mod healthcheck;
+mod mixture;
 mod photos;
 mod policies;
 mod preview;
@@ -50,6 +52,10 @@ enum Command {
     Pull(pull::Args),
     /// List the mixing policies with their parameters.
     Policies(policies::Args),
+    /// List the estimators of mixtures with their parameters and the reports that they live on.
+    Estimators(estimators::Args),
+    /// Show how a job's mixture stands and went, draw it, follow it, or set its weights.
+    Mixture(mixture::Args),
     /// Open every source of a config file, decode every record, list bad ones, estimate memory.
     Check(check::Args),
     /// Draw what a policy does: base, partner, mask, result.
@@ -107,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
         Command::Pull(args) => runtime.block_on(pull::run(args)),
         Command::Policies(args) => policies::run(&args),
+        Command::Estimators(args) => estimators::run(&args),
+        Command::Mixture(args) => runtime.block_on(mixture::run(args)),
         Command::Check(args) => check::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Healthcheck(args) => runtime.block_on(healthcheck::run(args)),

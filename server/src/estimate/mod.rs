@@ -9,8 +9,10 @@
 
 mod given;
 mod state;
+mod table;
 
 pub use state::{Reader, StateError, Writer};
+pub use table::{table, wanted};
 
 use crate::args::{Args, Choice, Declared, Param};
 use std::collections::BTreeMap;
