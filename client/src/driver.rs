@@ -162,7 +162,7 @@ impl<T: Trainer> Driver<T> {
             self.flush().await?;
             match self.phase.clone() {
                 Phase::Between if self.completed >= until => break,
-                Phase::Between => match self.stream.next_batch().await? {
+                Phase::Between => match self.next_batch().await? {
                     None => break,
                     Some(batch) => {
                         self.ledger.enter(batch.segment(), batch.mixture_id(), batch.step());
@@ -189,6 +189,21 @@ impl<T: Trainer> Driver<T> {
             }
         }
         Ok(Progress { completed: self.completed, end: self.stream.end() })
+    }
+
+    /// The next step's batch. A stream that ends as aborted belongs to an attempt that was superseded, or to a job that
+    /// was closed.
+    async fn next_batch(&mut self) -> Result<Option<Batch>, DriveError> {
+        match self.stream.next_batch().await {
+            Err(Error::Aborted { message }) => {
+                let newest = self.client.mixture(&self.job.job).await.map_or(0, |mixture| mixture.attempt);
+                if newest > self.attempt.attempt {
+                    return Err(self.fenced(message));
+                }
+                Err(Error::Aborted { message }.into())
+            }
+            batch => Ok(batch?),
+        }
     }
 
     async fn train(&mut self, batch: &Arc<Batch>) -> Result<(), DriveError> {

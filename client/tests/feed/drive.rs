@@ -1,5 +1,5 @@
 use crate::{
-    fake::{Fake, JOB, digest, quick, spec},
+    fake::{Fake, JOB, Turn, digest, quick, spec},
     keeper::{Keeper, entry},
 };
 use mixfeed_client::{
@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tonic::Status;
 
 const ROWS: usize = 3;
 /// Batches of a held-out set.
@@ -241,6 +242,24 @@ async fn a_fenced_attempt_ends_with_a_typed_error() {
     assert_eq!(second.run(1).await.expect("trains").completed, 1);
     let state = fake.keeper.state();
     assert_eq!((state.attempts.len(), state.reports.len()), (2, before));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_by_a_newer_attempt_is_fenced_too() {
+    for (newer, wanted) in [(true, "attempt 1 was superseded: gone"), (false, "aborted: gone")] {
+        let fake = learning();
+        fake.script([Turn::new(0, vec![Err(Status::aborted("gone"))])]);
+        let mut old = drive(&fake, tally(&fake), DriverOptions::default()).await.expect("opens");
+        if newer {
+            client(&fake, quick())
+                .await
+                .open_attempt(JOB, 0, ResumeAttempt::Replay)
+                .await
+                .expect("the second");
+        }
+        // Without a newer attempt the job was closed.
+        assert_eq!(old.run(1).await.expect_err("cut").to_string(), wanted);
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod fake;
 mod keeper;
 mod learn;
 mod malformed;
+mod parts;
 mod proxy;
 mod resume;
 mod streams;

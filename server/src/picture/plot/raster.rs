@@ -64,11 +64,17 @@ impl Surface for Raster {
     fn fill(&mut self, corners: &[(f64, f64)], color: Color) {
         let (rows, columns) = self.bounds(corners, 0.0);
         let place = |i: usize| (i as f64 + 0.5) / FINE as f64;
+        let ends = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)];
         for y in rows {
             for x in columns.clone() {
-                let samples = (0..FINE * FINE).map(|i| (place(i % FINE), place(i / FINE)));
-                let hits = samples.filter(|(dx, dy)| inside((x as f64 + dx, y as f64 + dy), corners)).count();
-                self.canvas.blend(y, x, color, (hits * 255 / (FINE * FINE)) as u8);
+                let hit = |(dx, dy): (f64, f64)| inside((x as f64 + dx, y as f64 + dy), corners);
+                let cover = if ends.into_iter().all(hit) {
+                    255
+                } else {
+                    let samples = (0..FINE * FINE).map(|i| (place(i % FINE), place(i / FINE)));
+                    samples.filter(|at| hit(*at)).count() * 255 / (FINE * FINE)
+                };
+                self.canvas.blend(y, x, color, cover as u8);
             }
         }
     }

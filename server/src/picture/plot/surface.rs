@@ -23,7 +23,7 @@ pub(super) enum Anchor {
 
 /// Positions are (x, y) in pixels from the top left corner.
 pub(super) trait Surface {
-    /// Fills a polygon of at least three corners.
+    /// Fills a convex polygon of at least three corners.
     fn fill(&mut self, corners: &[(f64, f64)], color: Color);
     /// Draws a line through at least two points.
     fn line(&mut self, points: &[(f64, f64)], stroke: Stroke);

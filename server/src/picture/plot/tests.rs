@@ -183,7 +183,7 @@ fn dashes_leave_gaps() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
     #[test]
     fn any_numbers_give_a_page(
         points in prop::collection::vec((any::<f64>(), any::<f64>()), 0..12),
