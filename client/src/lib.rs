@@ -25,6 +25,8 @@ mod client;
 mod connection;
 mod cursor;
 mod error;
+#[cfg(feature = "ngram")]
+pub mod ngram;
 mod options;
 mod reader;
 mod retry;
