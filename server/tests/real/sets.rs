@@ -1,0 +1,143 @@
+//! What is learnt: sets of groups, ways of setting their weights, and runs of one on the other.
+
+use crate::{
+    feed::{Here, Job},
+    text::{Group, Row},
+    train::train,
+};
+use mixfeed_client::ngram::NGram;
+use mixfeed_server::{
+    args::Args,
+    estimate::{Setup, Vectors, by_name},
+};
+use std::collections::BTreeMap;
+
+/// Rows of a step.
+const BATCH: u64 = 32;
+
+/// A job's groups and objective.
+#[derive(Clone, Copy, Debug)]
+pub struct Set {
+    pub name: &'static str,
+    pub groups: &'static [&'static str],
+    /// Groups whose held-out loss counts, all alike.
+    pub tasks: &'static [usize],
+    pub steps: u64,
+    /// Shares that the job begins with.
+    pub initial: &'static [f64],
+}
+
+/// A method of the registry with its arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    pub name: &'static str,
+    pub method: &'static str,
+    pub numbers: &'static [(&'static str, f64)],
+    pub words: &'static [(&'static str, &'static str)],
+}
+
+/// What came out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Mean over tasks of the loss on their test sets, nats per byte.
+    pub loss: f64,
+    /// Mean over tasks of e^loss.
+    pub perplexity: f64,
+    /// First step and shares of each window.
+    pub log: Vec<(u64, Vec<f64>)>,
+}
+
+/// Runs `way` on `set`, whose groups are `groups`, with one seed.
+pub fn run(set: &Set, groups: &[&Group], way: &Way, seed: u64) -> Outcome {
+    let sizes: Vec<f64> = groups.iter().map(|g| (g.train.len() * crate::text::ROW) as f64).collect();
+    let setup = Setup {
+        groups: groups.len(),
+        tasks: set.tasks.len(),
+        own_task: (0..groups.len()).map(|g| set.tasks.iter().position(|t| *t == g)).collect(),
+        objective: vec![1.0 / set.tasks.len() as f64; set.tasks.len()],
+        perplexity: false,
+        initial: set.initial.to_vec(),
+        sizes,
+        batch: BATCH,
+        max_steps: set.steps,
+        seed,
+        log_vocabulary: Some(256f64.ln()),
+    };
+    let method = by_name(way.method).unwrap_or_else(|| panic!("no method `{}`", way.method));
+    let numbers: BTreeMap<String, f64> = way.numbers.iter().map(|(k, v)| ((*k).into(), *v)).collect();
+    let words: BTreeMap<String, String> = way.words.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let args = Args::resolve(&method.declared(), &numbers, &words).unwrap();
+    let estimator = method.start(&setup, &args, &Vectors::new()).unwrap();
+    let rows = groups.iter().map(|g| g.train.len()).collect();
+    let mut feed = Here::new(Job { rows, batch: BATCH, steps: set.steps, seed }, estimator);
+    let mut model = NGram::new();
+    train(&mut feed, groups, set.tasks, &mut model);
+    let losses: Vec<f64> = set.tasks.iter().map(|t| model.loss::<Row>(&groups[*t].test)).collect();
+    let mean = |of: &dyn Fn(f64) -> f64| losses.iter().map(|l| of(*l)).sum::<f64>() / losses.len() as f64;
+    Outcome { loss: mean(&|l| l), perplexity: mean(&f64::exp), log: feed.log }
+}
+
+/// Outcomes for each of `seeds`, in order, on two threads.
+pub fn runs(set: &Set, groups: &[&Group], way: &Way, seeds: std::ops::Range<u64>) -> Vec<Outcome> {
+    let of = |odd: u64| {
+        let seeds = seeds.clone().filter(move |seed| seed % 2 == odd);
+        seeds.map(|seed| (seed, run(set, groups, way, seed))).collect::<Vec<_>>()
+    };
+    let mut all = std::thread::scope(|scope| {
+        let other = scope.spawn(|| of(1));
+        let mut all = of(0);
+        all.extend(other.join().unwrap());
+        all
+    });
+    all.sort_by_key(|(seed, _)| *seed);
+    all.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Differences of losses, seed by seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Paired {
+    pub mean: f64,
+    /// Standard deviation over seeds.
+    pub sd: f64,
+    /// Seeds on which the first one is better.
+    pub wins: usize,
+    pub seeds: usize,
+}
+
+impl Paired {
+    /// Losses of `these` less those of `those`.
+    pub fn of(these: &[Outcome], those: &[Outcome]) -> Paired {
+        let d: Vec<f64> = these.iter().zip(those).map(|(a, b)| a.loss - b.loss).collect();
+        let mean = d.iter().sum::<f64>() / d.len() as f64;
+        let square = d.iter().map(|d| (d - mean).powi(2)).sum::<f64>();
+        let sd = (square / (d.len() as f64 - 1.0)).sqrt();
+        Paired { mean, sd, wins: d.iter().filter(|d| **d < 0.0).count(), seeds: d.len() }
+    }
+}
+
+impl std::fmt::Display for Paired {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:+.4} ± {:.4}, {}/{} better", self.mean, self.sd, self.wins, self.seeds)
+    }
+}
+
+const EVEN2: &[f64] = &[0.5, 0.5];
+const EVEN3: &[f64] = &[1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0];
+
+/// The sets of the specification's section 9.4.
+pub const V1: Set =
+    Set { name: "V1", groups: &["rust", "man_ja"], tasks: &[0, 1], steps: 600, initial: EVEN2 };
+pub const V2: Set =
+    Set { name: "V2", groups: &["man_de", "rust", "b64"], tasks: &[0, 1, 2], steps: 600, initial: EVEN3 };
+pub const V5: Set = Set {
+    name: "V5",
+    groups: &["man_de", "rust", "hash", "pem", "html"],
+    tasks: &[0, 1],
+    steps: 400,
+    initial: &[0.2; 5],
+};
+pub const V6: Set = Set { name: "V6", initial: &[0.1, 0.9], ..V1 };
+pub const CONTROL: Set =
+    Set { name: "control", groups: &["python", "man_en"], tasks: &[0, 1], steps: 600, initial: EVEN2 };
+pub const NEGATIVE: Set =
+    Set { name: "negative", groups: &["man_de", "rust", "pem"], tasks: &[0, 1, 2], steps: 600, initial: EVEN3 };
