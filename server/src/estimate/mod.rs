@@ -7,8 +7,20 @@
 //! keeper turns its windows into entries of the mixture log, collects reports, reduces those of several ranks
 //! ([`reduce`]) and bounds its shares ([`post`]). The same evidence in the same order gives the same bits.
 
+mod aioli;
+pub mod eg;
 mod given;
+pub mod hamilton;
+#[cfg(test)]
+mod plants;
+pub mod post;
+mod proportional;
+pub mod reduce;
+mod schedule;
+pub mod solve;
 mod state;
+mod stratified;
+mod temperature;
 
 pub use state::{Reader, StateError, Writer};
 
@@ -294,7 +306,14 @@ pub trait Method: Sync + std::fmt::Debug {
 }
 
 /// Every method, by name.
-pub const METHODS: &[&dyn Method] = &[&given::Given];
+pub const METHODS: &[&dyn Method] = &[
+    &given::Given,
+    &stratified::Stratified,
+    &proportional::Proportional,
+    &temperature::Temperature,
+    &schedule::Schedule,
+    &aioli::Aioli,
+];
 
 /// The method called `name`.
 pub fn by_name(name: &str) -> Option<&'static dyn Method> {
