@@ -1,6 +1,7 @@
 //! Where a trainer's batches come from and its reports go: the service's side of a run, here without a service.
 
-use mixfeed_server::estimate::{Directive, Estimator, Reduced, Seen, Want, When, Window, WindowKind};
+use mixfeed_server::estimate::hamilton::hamilton;
+use mixfeed_server::estimate::{Directive, Estimator, Reduced, Seen, Want, When, WindowKind};
 use mixfeed_server::mixture::{Exhaustion, GroupRule, LastBatch, ONE, Sequence, Slot, Weights};
 
 /// A batch as the trainer gets it.
@@ -89,17 +90,12 @@ impl Here {
         here
     }
 
-    /// Shares that the estimator would serve now.
-    pub fn shares(&self) -> Vec<f64> {
-        self.estimator.shares()
-    }
-
     /// Begins the next window of the directive.
     fn begin(&mut self) {
         let window = self.directive.windows[self.seen.len()].clone();
         self.log.push((self.step, window.shares.clone()));
         if let WindowKind::Probe { .. } = window.kind {
-            let counts = hamilton(&window.shares, window.steps * self.job.batch);
+            let counts = hamilton(window.steps * self.job.batch, &window.shares);
             self.probe = Probe { credit: vec![0; counts.len()], weights: counts };
         }
         let known = self.evaluated.as_ref().filter(|(step, _)| *step == self.step);
@@ -189,20 +185,78 @@ impl Feed for Here {
 fn largest_deficit(credit: &mut [i128], weights: &[u64], total: u64) -> usize {
     credit.iter_mut().zip(weights).for_each(|(c, w)| *c += i128::from(*w));
     let owed = |j: &usize| (credit[*j], std::cmp::Reverse(*j));
-    let most = (0..weights.len()).filter(|j| weights[*j] > 0).max_by_key(owed).expect("weights are not all zero");
+    let most =
+        (0..weights.len()).filter(|j| weights[*j] > 0).max_by_key(owed).expect("weights are not all zero");
     credit[most] -= i128::from(total);
     most
 }
 
-/// `total` in whole parts by largest remainder, ties to the lowest index.
-fn hamilton(shares: &[f64], total: u64) -> Vec<u64> {
-    let exact: Vec<f64> = shares.iter().map(|s| s * total as f64).collect();
-    // A share that is a whole number of rows but for rounding must not lose one.
-    let mut counts: Vec<u64> = exact.iter().map(|e| (e + 1e-9) as u64).collect();
-    let mut order: Vec<usize> = (0..shares.len()).collect();
-    let rest = |j: &usize| exact[*j] - counts[*j] as f64;
-    order.sort_by(|a, b| rest(b).total_cmp(&rest(a)).then(a.cmp(b)));
-    let left = total - counts.iter().sum::<u64>();
-    order.iter().cycle().take(left as usize).for_each(|j| counts[*j] += 1);
-    counts
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sets;
+
+    #[test]
+    fn main_windows_give_the_sequence_of_the_specification() {
+        let mut credit = vec![0; 3];
+        let drawn: Vec<usize> = (0..10).map(|_| largest_deficit(&mut credit, &[5, 3, 2], 10)).collect();
+        assert_eq!(drawn, [0, 1, 2, 0, 0, 1, 0, 2, 1, 0]);
+    }
+
+    /// Rows per group of each window, and the steps at which an evaluation was due.
+    fn served(way: &sets::Way, steps: u64) -> (Vec<(WindowKind, Vec<u64>)>, Vec<u64>) {
+        let rows = vec![1000, 50, 1000];
+        let mut feed = Here::new(
+            Job { rows: rows.clone(), batch: 32, steps, seed: 7 },
+            sets::estimator(way, &[1.0, 1.0, 1.0].map(|w| w / 3.0), &[0, 1, 2], &[64e3; 3], steps, 7),
+        );
+        let (mut windows, mut evaluated) = (Vec::new(), Vec::new());
+        let mut order = Vec::new();
+        while let Some(batch) = feed.next() {
+            let kind = feed.now().window.kind;
+            if feed.now().steps == 1 {
+                windows.push((kind, vec![0; 3]));
+            }
+            let counts = &mut windows.last_mut().unwrap().1;
+            batch.rows.iter().for_each(|(group, row)| {
+                counts[*group] += 1;
+                assert!(*row < rows[*group]);
+            });
+            order.extend(batch.rows.iter().filter(|(g, _)| *g == 1).map(|(_, row)| *row));
+            let due = [(batch.due_before, batch.step), (batch.due_after, batch.step + 1)];
+            for (_, at) in due.into_iter().filter(|(wants, _)| wants.contains(&Want::Eval)) {
+                evaluated.push(at);
+                let values = (0..3).map(|i| 64.0 * (3.0 + i as f64 - 0.01 * at as f64)).collect();
+                feed.report(Reduced {
+                    want: Want::Eval,
+                    to_step: at,
+                    values,
+                    counts: vec![64.0; 3],
+                    more: Vec::new(),
+                    lr: 0.0,
+                    owner: 0,
+                    held_out: false,
+                });
+            }
+        }
+        let mut epoch: Vec<usize> = order[..50].to_vec();
+        epoch.sort_unstable();
+        assert_eq!(epoch, (0..50).collect::<Vec<_>>(), "an epoch has every row once");
+        (windows, evaluated)
+    }
+
+    #[test]
+    fn probes_are_served_exactly_and_every_boundary_is_evaluated_once() {
+        let (windows, evaluated) = served(&sets::aioli(&[("eta", 1.0), ("round_steps", 60.0)]), 120);
+        assert_eq!(evaluated, [0, 4, 8, 12, 16, 20, 24, 60, 64, 68, 72, 76, 80, 84]);
+        for (kind, rows) in &windows {
+            match kind {
+                WindowKind::Main => assert_eq!(rows.iter().sum::<u64>(), 36 * 32),
+                WindowKind::Probe { group, .. } => {
+                    assert_eq!((rows[*group], rows.iter().sum()), (64, 128), "{rows:?}");
+                }
+            }
+        }
+        assert_eq!(windows.iter().filter(|(kind, _)| *kind == WindowKind::Main).count(), 2);
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
 use mixfeed_client::ngram::NGram;
 use mixfeed_server::{
     args::Args,
-    estimate::{Setup, Vectors, by_name},
+    estimate::{Estimator, Setup, Vectors, by_name},
 };
 use std::collections::BTreeMap;
 
@@ -28,12 +28,11 @@ pub struct Set {
 }
 
 /// A method of the registry with its arguments.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Way {
-    pub name: &'static str,
     pub method: &'static str,
-    pub numbers: &'static [(&'static str, f64)],
-    pub words: &'static [(&'static str, &'static str)],
+    pub numbers: Vec<(&'static str, f64)>,
+    pub words: Vec<(&'static str, &'static str)>,
 }
 
 /// What came out.
@@ -50,24 +49,7 @@ pub struct Outcome {
 /// Runs `way` on `set`, whose groups are `groups`, with one seed.
 pub fn run(set: &Set, groups: &[&Group], way: &Way, seed: u64) -> Outcome {
     let sizes: Vec<f64> = groups.iter().map(|g| (g.train.len() * crate::text::ROW) as f64).collect();
-    let setup = Setup {
-        groups: groups.len(),
-        tasks: set.tasks.len(),
-        own_task: (0..groups.len()).map(|g| set.tasks.iter().position(|t| *t == g)).collect(),
-        objective: vec![1.0 / set.tasks.len() as f64; set.tasks.len()],
-        perplexity: false,
-        initial: set.initial.to_vec(),
-        sizes,
-        batch: BATCH,
-        max_steps: set.steps,
-        seed,
-        log_vocabulary: Some(256f64.ln()),
-    };
-    let method = by_name(way.method).unwrap_or_else(|| panic!("no method `{}`", way.method));
-    let numbers: BTreeMap<String, f64> = way.numbers.iter().map(|(k, v)| ((*k).into(), *v)).collect();
-    let words: BTreeMap<String, String> = way.words.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-    let args = Args::resolve(&method.declared(), &numbers, &words).unwrap();
-    let estimator = method.start(&setup, &args, &Vectors::new()).unwrap();
+    let estimator = estimator(way, set.initial, set.tasks, &sizes, set.steps, seed);
     let rows = groups.iter().map(|g| g.train.len()).collect();
     let mut feed = Here::new(Job { rows, batch: BATCH, steps: set.steps, seed }, estimator);
     let mut model = NGram::new();
@@ -75,6 +57,48 @@ pub fn run(set: &Set, groups: &[&Group], way: &Way, seed: u64) -> Outcome {
     let losses: Vec<f64> = set.tasks.iter().map(|t| model.loss::<Row>(&groups[*t].test)).collect();
     let mean = |of: &dyn Fn(f64) -> f64| losses.iter().map(|l| of(*l)).sum::<f64>() / losses.len() as f64;
     Outcome { loss: mean(&|l| l), perplexity: mean(&f64::exp), log: feed.log }
+}
+
+/// The estimator that `way` names, for a job.
+pub fn estimator(
+    way: &Way,
+    initial: &[f64],
+    tasks: &[usize],
+    sizes: &[f64],
+    steps: u64,
+    seed: u64,
+) -> Box<dyn Estimator> {
+    let setup = Setup {
+        groups: initial.len(),
+        tasks: tasks.len(),
+        own_task: (0..initial.len()).map(|g| tasks.iter().position(|t| *t == g)).collect(),
+        objective: vec![1.0 / tasks.len() as f64; tasks.len()],
+        perplexity: false,
+        initial: initial.to_vec(),
+        sizes: sizes.to_vec(),
+        batch: BATCH,
+        max_steps: steps,
+        seed,
+        log_vocabulary: Some(256f64.ln()),
+    };
+    let method = by_name(way.method).unwrap_or_else(|| panic!("no method `{}`", way.method));
+    let numbers: BTreeMap<String, f64> = way.numbers.iter().map(|(k, v)| ((*k).into(), *v)).collect();
+    let words: BTreeMap<String, String> = way.words.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let args = Args::resolve(&method.declared(), &numbers, &words).unwrap();
+    method.start(&setup, &args, &Vectors::new()).unwrap()
+}
+
+/// The job's shares to the end.
+pub fn given() -> Way {
+    Way { method: "given", numbers: Vec::new(), words: Vec::new() }
+}
+
+/// Aioli by the paper's rule: two sweeps of probes of four steps, unless `numbers` say otherwise.
+pub fn aioli(numbers: &[(&'static str, f64)]) -> Way {
+    let mut all = vec![("sweeps", 2.0), ("probe_steps", 4.0)];
+    all.retain(|(name, _)| !numbers.iter().any(|(other, _)| other == name));
+    all.extend(numbers);
+    Way { method: "aioli", numbers: all, words: vec![("variant", "paper_eg")] }
 }
 
 /// Outcomes for each of `seeds`, in order, on two threads.
@@ -139,5 +163,10 @@ pub const V5: Set = Set {
 pub const V6: Set = Set { name: "V6", initial: &[0.1, 0.9], ..V1 };
 pub const CONTROL: Set =
     Set { name: "control", groups: &["python", "man_en"], tasks: &[0, 1], steps: 600, initial: EVEN2 };
-pub const NEGATIVE: Set =
-    Set { name: "negative", groups: &["man_de", "rust", "pem"], tasks: &[0, 1, 2], steps: 600, initial: EVEN3 };
+pub const NEGATIVE: Set = Set {
+    name: "negative",
+    groups: &["man_de", "rust", "pem"],
+    tasks: &[0, 1, 2],
+    steps: 600,
+    initial: EVEN3,
+};

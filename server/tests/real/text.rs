@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 /// Bytes of a row.
 pub const ROW: usize = 64;
 /// Rows of a group's held-out set and of its final test that are judged, at least (when there are as many).
-const HELD_OUT: usize = 64;
-fn held_out() -> usize { std::env::var("HELD").map(|s| s.parse().unwrap()).unwrap_or(HELD_OUT) }
+const HELD_OUT: usize = 256;
 const TEST: usize = 312;
 /// One training document in so many is held out.
 const HELD_OUT_EVERY: usize = 10;
@@ -17,7 +16,6 @@ pub type Row = Vec<u8>;
 /// A group.
 #[derive(Clone, Debug)]
 pub struct Group {
-    pub name: String,
     /// What batches are made of.
     pub train: Vec<Row>,
     /// What the estimator hears about.
@@ -34,7 +32,8 @@ pub fn folder() -> PathBuf {
 /// Digests of the groups.
 pub fn manifest() -> String {
     let path = folder().join("MANIFEST");
-    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}; `make text` builds it", path.display()))
+    std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; `make text` builds it", path.display()))
 }
 
 impl Group {
@@ -42,16 +41,15 @@ impl Group {
     pub fn load(name: &str) -> Group {
         let (train, test) = (documents(name, "train"), documents(name, "test"));
         let held = |keep: bool| {
-            let of = train.iter().enumerate().filter(move |(i, _)| (i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == keep);
+            let of = train
+                .iter()
+                .enumerate()
+                .filter(move |(i, _)| (i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == keep);
             pack(of.map(|(_, text)| text.as_slice()))
         };
         let test = pack(test.iter().map(Vec::as_slice));
-        let group = Group {
-            name: name.into(),
-            train: held(false),
-            held_out: spread(&held(true), held_out()),
-            test: spread(&test, TEST),
-        };
+        let group =
+            Group { train: held(false), held_out: spread(&held(true), HELD_OUT), test: spread(&test, TEST) };
         assert!(group.train.len() * ROW > 100_000, "group {name} has {} rows", group.train.len());
         group
     }

@@ -45,7 +45,9 @@ fn measure(
             let rows = |g: usize| of(g).map(|(g, r)| groups[*g].train[*r].clone()).collect::<Vec<Row>>();
             (0..groups.len()).map(|g| total(model, &rows(g))).unzip()
         }
-        Want::Influence => (influence(to_step, groups, tasks, model), vec![tokens(INFLUENCE.0 * INFLUENCE.1)]),
+        Want::Influence => {
+            (influence(to_step, groups, tasks, model), vec![tokens(INFLUENCE.0 * INFLUENCE.1)])
+        }
         Want::Excess | Want::Dots | Want::GradientStats | Want::Sketch | Want::Candidates => {
             panic!("a count model has no {want:?}")
         }
