@@ -20,6 +20,7 @@ pub mod http;
 pub mod job;
 pub mod metrics;
 pub mod mixture;
+pub mod pack;
 pub mod picture;
 pub mod plan;
 pub mod rng;
