@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use mixfeed_client::{Client, ClientOptions, StreamOptions};
 use mixfeed_proto::{self as v1, MAX_PAYLOAD_BYTES, batch_part::Part};
-use mixfeed_server::assemble::{Assembler, Block, BlockAt};
+use mixfeed_server::assemble::{Assembler, Block, BlockAt, Extent};
 use mixfeed_server::job::{self, Job};
 use mixfeed_server::source::{Memory, Source};
 use mixfeed_server::stream::{self, Ask, Coming, Next};
@@ -220,7 +220,7 @@ fn again(ready: Ready) -> stream::Body {
     tokio::spawn(async move {
         let _running = running;
         for step in 0.. {
-            if next.send(Next::Step { step, rows: 256 }).await.is_err() {
+            if next.send(Next::Step { step, extent: Extent { rows: 256, ..Default::default() } }).await.is_err() {
                 return;
             }
             for (slot, block) in blocks.iter() {
@@ -266,7 +266,7 @@ impl v1::feed_service_server::FeedService for Feed {
 
     type StreamBatchesStream = Parts;
     async fn stream_batches(&self, _: Request<v1::StreamBatchesRequest>) -> Answer<Parts> {
-        let image: Vec<u8> = self.0.blocks.iter().flat_map(|(_, b)| b.image.bytes.to_vec()).collect();
+        let image: Vec<u8> = self.0.blocks.iter().flat_map(|(_, b)| b.tensors[0].bytes.to_vec()).collect();
         let image = Bytes::from(image);
         let chunks = BATCH_BYTES.div_ceil(MAX_PAYLOAD_BYTES);
         let part = move |i: usize| {

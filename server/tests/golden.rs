@@ -74,7 +74,7 @@ async fn digests() -> String {
                     .block(job.feed.clone(), BlockAt { step, slot: 0, places }, None, &assembler.turns())
                     .await
                     .unwrap();
-                let digest = &job::hex(blake3::hash(&block.image.bytes).as_bytes())[..32];
+                let digest = &job::hex(blake3::hash(&block.tensors[0].bytes).as_bytes())[..32];
                 let name = policy.unwrap_or("clean");
                 writeln!(out, "{name} {batch} {dtype:?} {layout:?} {step}: {digest}").unwrap();
             }

@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let feed = &job.feed;
     let shown = Shown::new(feed, 0)?;
     let rows = 0..args.rows as usize;
-    let lines = rows.map(|i| shown.line(feed, i, &shown.result(feed, i))).collect();
+    let lines = rows.map(|i| shown.line(i, &shown.result(i))).collect();
     let subtitle = job.spec.mix.as_ref().and_then(|m| m.policies.first()).map(describe).unwrap_or_default();
     let sheet = picture::Sheet { title: format!("mixfeed: {}", args.policy), subtitle, lines };
     std::fs::write(&args.out, sheet.png()?)

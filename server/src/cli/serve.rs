@@ -95,7 +95,7 @@ pub fn open(
         })?;
         bar.finish_and_clear();
         let index = source.index();
-        let (records, groups) = (index.records.len(), index.groups.len());
+        let (records, groups) = (index.len(), index.groups.len());
         tracing::info!(source = name, kind = source.kind(), records, groups, "source opened");
         for note in source.notes() {
             tracing::warn!(source = name, "{note}");

@@ -46,6 +46,7 @@ pub struct Table {
     tokens: u64,
     left: u64,
     most_pieces: u32,
+    all_pieces: u64,
     body: Body,
     digest: [u8; 32],
 }
@@ -77,8 +78,12 @@ impl Table {
             Body::Pieces { starts, .. } => starts.len() as u64 - 1,
         };
         let digest = digest(rule, seq_len, rows, &body);
-        let mut table = Table { seq_len, rows, tokens: total - left, left, most_pieces: 0, body, digest };
-        table.most_pieces = (0..rows).map(|row| table.pieces(row)).max().unwrap_or(0);
+        let mut table =
+            Table { seq_len, rows, tokens: total - left, left, most_pieces: 0, all_pieces: 0, body, digest };
+        for pieces in (0..rows).map(|row| table.pieces(row)).collect::<Vec<_>>() {
+            table.most_pieces = table.most_pieces.max(pieces);
+            table.all_pieces += u64::from(pieces);
+        }
         table
     }
 
@@ -100,6 +105,11 @@ impl Table {
     /// Most pieces of a row.
     pub fn most_pieces(&self) -> u32 {
         self.most_pieces
+    }
+
+    /// Pieces of all rows.
+    pub fn all_pieces(&self) -> u64 {
+        self.all_pieces
     }
 
     /// Digest of rule, row length and every piece, 32 bytes.
@@ -200,7 +210,9 @@ fn digest(rule: Rule, seq_len: u32, rows: u64, body: &Body) -> [u8; 32] {
             hasher.update(&end.to_le_bytes());
         }),
         Body::Pieces { pieces, starts } => {
-            starts.iter().for_each(|start| drop(hasher.update(&start.to_le_bytes())));
+            starts.iter().for_each(|start| {
+                hasher.update(&start.to_le_bytes());
+            });
             pieces.iter().for_each(|piece| {
                 hasher.update(&piece.position.to_le_bytes());
                 hasher.update(&piece.tokens.to_le_bytes());

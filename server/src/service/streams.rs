@@ -161,7 +161,9 @@ fn eval_set(
         }
         Err(_) => return Err(status::invalid_field("last_batch", "is not known, want partial or pad")),
     };
-    let feed = Arc::new(job.eval(&request.group, request.batch, pad).map_err(|e| status::of_job(&e))?);
+    let feed = Arc::new(
+        job.eval(&request.group, request.batch, pad, request.held_out).map_err(|e| status::of_job(&e))?,
+    );
     check_rank(&feed, request.rank, request.world_size)?;
     check_step(&job, &feed, request.from_step)?;
     let (rank, world_size, from) = (request.rank, request.world_size, request.from_step);

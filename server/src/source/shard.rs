@@ -168,6 +168,16 @@ impl Positional {
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
+
+    /// Fills `into` from `offset`; fails when the file ends before.
+    pub fn fill(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    /// Bytes of the file when it was opened.
+    pub fn size(&self) -> u64 {
+        self.len
+    }
 }
 
 impl Read for Positional {

@@ -13,7 +13,7 @@ mod send;
 pub use body::Body;
 pub use memory::{Memory, OutOfMemory, Reservation};
 
-use crate::assemble::{AssembleError, Assembler, Block, BlockAt};
+use crate::assemble::{AssembleError, Assembler, Block, BlockAt, Extent};
 use crate::job::{Feed, Job};
 use crate::metrics::OpenStream;
 use std::{ops::Range, sync::Arc, time::Instant};
@@ -91,8 +91,8 @@ impl Ask {
     /// Bytes without which the stream cannot begin: two ordinary blocks, and the positions of a step.
     pub fn least_bytes(&self) -> usize {
         let (feed, slots) = (&self.feed, self.feed.mix_block.min(self.feed.order.batch()) as usize);
-        let row = feed.format.raster.len() + feed.image_bytes() + feed.mean_record_bytes as usize;
-        2 * slots * row + feed.order.batch() as usize * SLOT_BYTES + STREAM_BYTES
+        let (making, keeping) = Assembler::slot_cost(feed);
+        2 * slots * (making + keeping) + feed.order.batch() as usize * SLOT_BYTES + STREAM_BYTES
     }
 }
 
@@ -120,8 +120,8 @@ pub enum Next {
     Step {
         /// Which.
         step: u64,
-        /// Rows of this rank.
-        rows: u64,
+        /// What this rank's rows hold.
+        extent: Extent,
     },
     /// A block of the step.
     Block {
@@ -165,8 +165,8 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
     let (budget, turns) = (Arc::new(Semaphore::new(whole)), assembler.turns());
     for step in ask.from..ask.end().0 {
         let blocks = ask.blocks(step);
-        let rows = blocks.iter().map(|b| ask.feed.rows_of(b.places.len()) as u64).sum();
-        if next.send(Next::Step { step, rows }).await.is_err() {
+        let extent = blocks.iter().map(|b| Assembler::extent(&ask.feed, &b.places)).sum();
+        if next.send(Next::Step { step, extent }).await.is_err() {
             return;
         }
         for at in blocks {

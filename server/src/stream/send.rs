@@ -2,7 +2,7 @@
 
 use super::body::Out;
 use super::{Ask, Next, Reservation, ToStatus};
-use crate::assemble::AssembleError;
+use crate::assemble::{AssembleError, Extent};
 use crate::job::NUMERICS;
 use crate::metrics::{self, OpenStream, Stage, StreamEnd};
 use crate::wire::{self, Columns};
@@ -60,8 +60,8 @@ struct Open {
     step: u64,
     rows: u64,
     columns: Columns,
-    image_crc: u32,
-    image_bytes: u64,
+    /// Checksum and bytes so far of each large tensor.
+    large: Vec<(u32, u64)>,
     replaced: Vec<v1::Replacement>,
 }
 
@@ -78,7 +78,7 @@ impl Sender<'_> {
     async fn all(&mut self, coming: &mut mpsc::Receiver<Next>) -> Result<(StreamEnd, Status), Gone> {
         while let Some(next) = coming.recv().await {
             match next {
-                Next::Step { step, rows } => {
+                Next::Step { step, extent } => {
                     if let Some(wrong) = self.close().await? {
                         return Ok(wrong);
                     }
@@ -87,7 +87,7 @@ impl Sender<'_> {
                         self.part(Part::GoAway(v1::GoAway { reason, endpoints: Vec::new() })).await?;
                         return Ok((StreamEnd::Drain, Status::unavailable("the server is stopping")));
                     }
-                    self.open(step, rows).await?;
+                    self.open(step, extent).await?;
                 }
                 Next::Block { slot, mut block } => match (&mut block.0).await {
                     Ok(Ok(block)) => self.block(slot, block).await?,
@@ -111,7 +111,7 @@ impl Sender<'_> {
         Ok((StreamEnd::Complete, Status::ok("")))
     }
 
-    async fn open(&mut self, step: u64, rows: u64) -> Result<(), Gone> {
+    async fn open(&mut self, step: u64, extent: Extent) -> Result<(), Gone> {
         let ask = self.ask;
         let slots = ask.slots();
         let full: u64 = ask.feed.rows_of_slots(slots.end - slots.start);
@@ -122,28 +122,31 @@ impl Sender<'_> {
             world_size: ask.world_size,
             slot_begin: slots.start as u32,
             slot_end: slots.end as u32,
-            tensors: wire::descriptors(&ask.feed, rows),
+            tensors: wire::descriptors(&ask.feed, extent),
             numerics: NUMERICS.into(),
             mixture_seq: 1,
             mixture_id: 1,
             cursor: ask.training.then(|| ask.job.cursor(step + 1)),
-            smoothing: if ask.feed.labels.dense { 0.0 } else { ask.feed.labels.smoothing },
-            partial: rows < full,
+            smoothing: ask.feed.smoothing(),
+            partial: extent.rows < full,
             due_before: Vec::new(),
             due_after: Vec::new(),
         };
         let columns = Columns::new(&ask.feed);
-        self.batch = Some(Open { step, rows, columns, image_crc: 0, image_bytes: 0, replaced: Vec::new() });
+        let large = vec![(0, 0); header.tensors.len() - columns.count()];
+        self.batch = Some(Open { step, rows: extent.rows, columns, large, replaced: Vec::new() });
         self.part(Part::Header(header)).await
     }
 
     async fn block(&mut self, slot: u64, block: crate::assemble::Block) -> Result<(), Gone> {
         let start = Instant::now();
         let batch = self.batch.as_mut().expect("a block follows its step");
-        let offset = batch.image_bytes;
-        let bytes = block.image.bytes.clone();
-        batch.image_crc = crc32c::crc32c_combine(batch.image_crc, block.image.crc, bytes.len());
-        batch.image_bytes += bytes.len() as u64;
+        let mut parts = Vec::with_capacity(block.tensors.len());
+        for (piece, (crc, bytes)) in block.tensors.iter().zip(&mut batch.large) {
+            parts.push((*bytes, piece.bytes.clone()));
+            *crc = crc32c::crc32c_combine(*crc, piece.crc, piece.bytes.len());
+            *bytes += piece.bytes.len() as u64;
+        }
         batch.columns.add(&self.ask.feed, slot, &block);
         let replaced = block.samples.iter().enumerate().filter_map(|(i, s)| {
             let bad = s.replaced.as_ref()?;
@@ -157,7 +160,9 @@ impl Sender<'_> {
         batch.replaced.extend(replaced);
         batch.replaced.truncate(MAX_REPLACED);
         drop(block);
-        self.chunks(wire::IMAGE, offset, bytes).await?;
+        for (tensor, (offset, bytes)) in (0..).zip(parts) {
+            self.chunks(tensor, offset, bytes).await?;
+        }
         Stage::Send.done(start);
         Ok(())
     }
@@ -172,12 +177,13 @@ impl Sender<'_> {
                 (self.to_status)(&AssembleError::Differs { step: batch.step }),
             )));
         }
-        let mut crcs = vec![batch.image_crc];
-        let mut bytes = batch.image_bytes;
-        for (i, piece) in small.into_iter().enumerate() {
+        let mut crcs: Vec<u32> = batch.large.iter().map(|(crc, _)| *crc).collect();
+        let mut bytes: u64 = batch.large.iter().map(|(_, bytes)| bytes).sum();
+        for piece in small {
+            let tensor = crcs.len() as u32;
             crcs.push(piece.crc);
             bytes += piece.bytes.len() as u64;
-            self.chunks(wire::IMAGE + 1 + i as u32, 0, piece.bytes).await?;
+            self.chunks(tensor, 0, piece.bytes).await?;
         }
         let ask = self.ask;
         let receipt = v1::Receipt {
