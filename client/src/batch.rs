@@ -1,6 +1,6 @@
 //! A batch and typed views on its tensors.
 
-use crate::{Cursor, Error, spec::Receipt, wire::Slab};
+use crate::{Cursor, Error, Tokens, spec::Receipt, wire::Slab};
 use half::{bf16, f16, slice::HalfBitsSliceExt};
 use mixfeed_proto as v1;
 use std::{fmt, ops::Range};
@@ -156,6 +156,11 @@ impl Batch {
         self.meta.slots.clone()
     }
 
+    /// Rows of this batch.
+    pub fn rows(&self) -> Result<usize, Error> {
+        Ok(self.wanted("sample.flags")?.shape.first().copied().unwrap_or_default())
+    }
+
     /// True when there are fewer rows than slots.
     pub fn partial(&self) -> bool {
         self.meta.partial
@@ -226,7 +231,12 @@ impl Batch {
         Ok(Labels::Sparse { classes: class.as_i32()?, weights: weight.as_f32()?, per_row })
     }
 
-    fn wanted(&self, name: &str) -> Result<TensorView<'_>, Error> {
+    /// Rows of token ids, tensor `input_ids` and those that go with it.
+    pub fn tokens(&self) -> Result<Tokens<'_>, Error> {
+        Tokens::of(self)
+    }
+
+    pub(crate) fn wanted(&self, name: &str) -> Result<TensorView<'_>, Error> {
         self.tensor(name).ok_or_else(|| Error::Tensor {
             tensor: name.into(),
             found: "absent".into(),
@@ -327,7 +337,7 @@ impl<'a> TensorView<'a> {
         if self.dtype == wanted { Ok(()) } else { Err(self.is_not(wanted.name())) }
     }
 
-    fn is_not(&self, expected: &str) -> Error {
+    pub(crate) fn is_not(&self, expected: &str) -> Error {
         Error::Tensor {
             tensor: self.name.into(),
             found: format!("{} {:?}", self.dtype.name(), self.shape),

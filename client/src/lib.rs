@@ -30,6 +30,7 @@ mod reader;
 mod retry;
 mod status;
 mod stream;
+mod tokens;
 mod wire;
 
 pub use batch::{Batch, Dtype, Labels, TensorView};
@@ -39,13 +40,15 @@ pub use error::{Digest, Error, Violation};
 pub use options::{ClientOptions, EvalOptions, Replay, Resume, Start, StreamOptions};
 pub use reader::EndOfJob;
 pub use stream::{BatchStream, BlockingBatches, StreamStats};
+pub use tokens::Tokens;
 
 /// Messages of the contract: job specs, and what servers say about jobs, policies and sources.
 pub mod spec {
     pub use mixfeed_proto::{
-        ColorJitter, Delivery, Dtype, Exhaustion, Granularity, GroupInfo, GroupSpec, ImageLayout, ImageSpec,
-        JobInfo, JobSpec, LabelLayout, LastBatch, LimitSpec, MixSpec, Normalize, OptionInfo, OutputSpec,
-        Pairing, ParamInfo, PolicyInfo, PolicySpec, RandomErasing, RandomResizedCrop, Receipt, Replacement,
-        ResizeCenterCrop, Schedule, SourceInfo, Warmup, names,
+        ColorJitter, Delivery, Dtype, EvalSetInfo, Exhaustion, Granularity, GroupInfo, GroupSpec,
+        HeldOutSpec, ImageLayout, ImageSpec, JobInfo, JobSpec, LabelLayout, LastBatch, LimitSpec, MixSpec,
+        Normalize, OptionInfo, OutputSpec, Packing, Pairing, ParamInfo, PolicyInfo, PolicySpec,
+        RandomErasing, RandomResizedCrop, Receipt, Replacement, ResizeCenterCrop, Schedule, SourceInfo,
+        TokenSpec, Warmup, names,
     };
 }

@@ -220,7 +220,11 @@ fn again(ready: Ready) -> stream::Body {
     tokio::spawn(async move {
         let _running = running;
         for step in 0.. {
-            if next.send(Next::Step { step, extent: Extent { rows: 256, ..Default::default() } }).await.is_err() {
+            if next
+                .send(Next::Step { step, extent: Extent { rows: 256, ..Default::default() } })
+                .await
+                .is_err()
+            {
                 return;
             }
             for (slot, block) in blocks.iter() {

@@ -80,6 +80,7 @@ async fn evaluation_ends_without_an_end_of_job() {
         world_size: 2,
         last_batch: LastBatch::Pad,
         from_step: 1,
+        held_out: false,
     };
     let mut stream = client.eval(JOB, options).await.expect("known job");
     for step in 1..3 {

@@ -110,7 +110,7 @@ pub struct Extent {
     pub rows: u64,
     /// Tokens in rows of lengths of their own; as many as fit into rows of equal length.
     pub tokens: u64,
-    /// Pieces of documents.
+    /// Pieces of documents, counted only for jobs that send where they begin.
     pub pieces: u64,
 }
 

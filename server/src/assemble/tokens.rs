@@ -63,10 +63,12 @@ pub(super) fn extent(rule: &Tokens, places: &[Place]) -> Extent {
         true => u64::from(rule.row_tokens(place.id)),
         false => u64::from(rule.seq_len),
     };
+    // Counting pieces is a search in the table: only where they are sent.
+    let counted = if rule.cu_seqlens { places } else { &[] };
     Extent {
         rows: places.len() as u64,
         tokens: places.iter().map(tokens).sum(),
-        pieces: places.iter().map(|place| u64::from(rule.pieces(place.id))).sum(),
+        pieces: counted.iter().map(|place| u64::from(rule.pieces(place.id))).sum(),
     }
 }
 

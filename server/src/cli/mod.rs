@@ -14,6 +14,7 @@ mod preview;
 mod pull;
 mod serve;
 mod sheet;
+mod tokenize;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::{IsTerminal, Write};
@@ -52,6 +53,8 @@ enum Command {
     Policies(policies::Args),
     /// Open every source of a config file, decode every record, list bad ones, estimate memory.
     Check(check::Args),
+    /// Tokenise the text sources of a config file ahead of serving.
+    Tokenize(tokenize::Args),
     /// Draw what a policy does: base, partner, mask, result.
     Preview(preview::Args),
     /// Ask a server whether it serves; for container health checks.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => runtime.block_on(pull::run(args)),
         Command::Policies(args) => policies::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Healthcheck(args) => runtime.block_on(healthcheck::run(args)),
     };

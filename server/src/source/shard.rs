@@ -93,8 +93,8 @@ pub(super) fn find(
         (found.files, folder, Vec::new())
     };
     if found.is_empty() {
-        let what = extensions[0];
-        return Err(rules.misfit(format!("path `{declared}` matches no file, want `{what}` shards")));
+        let what = if extensions == [""] { "texts".into() } else { format!("`{}` shards", extensions[0]) };
+        return Err(rules.misfit(format!("path `{declared}` matches no file, want {what}")));
     }
     let shard = |found: Found| {
         let shown = if shown.is_empty() { found.name.clone() } else { format!("{shown}/{}", found.name) };

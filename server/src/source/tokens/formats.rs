@@ -71,43 +71,49 @@ fn megatron(index: &[u8], shown: &str, shard: &Shard) -> Result<Layout, SourceEr
     // All three fit into what is in memory.
     let (lengths, rest) = tables.split_at(sequences as usize * 4);
     let (pointers, rest) = rest.split_at(sequences as usize * 8);
-    let borders = &rest[..borders as usize * 8];
-    let mut sequence_ends = vec![0u64];
-    let mut end = 0u64;
+    let sequence_ends = sequence_ends(lengths, pointers, width).map_err(fail)?;
+    let ends = document_ends(&rest[..borders as usize * 8], &sequence_ends).map_err(fail)?;
+    let bytes = sequence_ends.last().map_or(0, |end| end.saturating_mul(width.bytes() as u64));
+    if bytes != shard.stamp.size {
+        return Err(shard.format(format!("has {} bytes, its index wants {bytes}", shard.stamp.size)));
+    }
+    Ok(Layout { offset: 0, width, ends, own: None, content: None })
+}
+
+/// Tokens up to each sequence and up to the end, from 0.
+fn sequence_ends(lengths: &[u8], pointers: &[u8], width: Width) -> Result<Vec<u64>, String> {
     let pointers = pointers.as_chunks::<8>().0.iter().map(|p| i64::from_le_bytes(*p));
     let lengths = lengths.as_chunks::<4>().0.iter().map(|l| i32::from_le_bytes(*l));
+    let (mut ends, mut end) = (vec![0], 0u64);
     for (number, (length, pointer)) in lengths.zip(pointers).enumerate() {
-        let expected = end.checked_mul(width.bytes() as u64);
-        if length < 0 || u64::try_from(pointer).ok() != expected {
-            let why =
-                format!("places sequence {number} of {length} tokens at byte {pointer}, want {expected:?}");
-            return Err(fail(why));
-        }
-        end += length as u64;
-        sequence_ends.push(end);
+        let expected = end.saturating_mul(width.bytes() as u64);
+        let tokens = u64::try_from(length).ok().filter(|_| u64::try_from(pointer) == Ok(expected));
+        end += tokens.ok_or_else(|| {
+            format!("places sequence {number} of {length} tokens at byte {pointer}, want {expected}")
+        })?;
+        ends.push(end);
     }
-    let mut ends = Vec::new();
-    let mut before = None;
+    Ok(ends)
+}
+
+/// Tokens up to and including each document; `borders` are numbers of sequences.
+fn document_ends(borders: &[u8], sequence_ends: &[u64]) -> Result<Vec<u64>, String> {
+    let (mut ends, mut before) = (Vec::new(), None);
     for border in borders.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)) {
-        let legal = usize::try_from(border)
-            .ok()
-            .filter(|b| *b < sequence_ends.len() && before.is_none_or(|a| a <= *b));
-        let sequence = legal.filter(|b| before.is_some() || *b == 0);
-        let sequence = sequence
-            .ok_or_else(|| fail(format!("has the document border {border}, want ascending from 0")))?;
+        let sequence = usize::try_from(border).ok().filter(|b| *b < sequence_ends.len());
+        let legal = |b: &usize| before.map_or(*b == 0, |before| before <= *b);
+        let sequence = sequence.filter(legal);
+        let sequence =
+            sequence.ok_or_else(|| format!("has the document border {border}, want ascending from 0"))?;
         if before.is_some() {
             ends.push(sequence_ends[sequence]);
         }
         before = Some(sequence);
     }
-    let bytes = end.saturating_mul(width.bytes() as u64);
-    if before.map(|b| b + 1) != Some(sequence_ends.len()) {
-        return Err(fail("has sequences that are in no document".into()));
+    match before.map(|b| b + 1) == Some(sequence_ends.len()) {
+        true => Ok(ends),
+        false => Err("has sequences that are in no document".into()),
     }
-    if bytes != shard.stamp.size {
-        return Err(shard.format(format!("has {} bytes, its index wants {bytes}", shard.stamp.size)));
-    }
-    Ok(Layout { offset: 0, width, ends, own: None, content: None })
 }
 
 /// Documents of a file of ids and nothing else; `eod` ends each.
