@@ -1,6 +1,6 @@
 //! The feed of an eval set.
 
-use super::image::dense_fits;
+use super::pictures::dense_fits;
 use super::{Feed, Job, JobError, MAX_BATCH, Order, Pipeline, check::Check, known_names};
 
 /// See [`Job::eval`].

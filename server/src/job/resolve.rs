@@ -4,7 +4,7 @@ use super::check::Check;
 use super::{
     Feed, Job, JobError, JobGroup, NUMERICS, Order, Pipeline, groups,
     held::{self, Held},
-    hex, image, tokens,
+    hex, pictures, tokens,
 };
 use crate::mixture::{LastBatch, Sequence, Weights};
 use crate::source::Source;
@@ -45,7 +45,7 @@ pub fn resolve(
     let pipeline = match documents {
         true => Pipeline::Tokens(tokens::resolve(&mut check, &mut spec, &mut groups, &mut held)),
         false => {
-            let image = image::resolve(&mut check, &mut spec, &groups, classes.len())?;
+            let image = pictures::resolve(&mut check, &mut spec, &groups, classes.len())?;
             Pipeline::Image(Box::new(image))
         }
     };
