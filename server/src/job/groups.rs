@@ -15,8 +15,17 @@ const MAX_GROUPS: usize = 8_192;
 /// Most groups that may leave: each departure keeps a table of all groups.
 const MAX_LEAVING: usize = 1_024;
 
-/// Expands the groups of `spec` in place and returns them with the class names of the job and the number of the entry
-/// that each came from. `documents` says which kind of source is wanted.
+/// The groups of a spec.
+pub(super) struct Expanded {
+    /// Groups in order, without weights.
+    pub groups: Vec<JobGroup>,
+    /// Class names of the job.
+    pub classes: Vec<String>,
+    /// Number of the entry that each group came from.
+    pub entries: Vec<usize>,
+}
+
+/// Expands the groups of `spec` in place. `documents` says which kind of source is wanted.
 ///
 /// # Errors
 /// [`JobError::Unknown`] for a source or group that there is not, [`JobError::Invalid`] at once when there are too many
@@ -26,7 +35,7 @@ pub(super) fn expand(
     spec: &mut v1::JobSpec,
     sources: &BTreeMap<String, Arc<dyn Source>>,
     documents: bool,
-) -> Result<(Vec<JobGroup>, Vec<String>, Vec<usize>), JobError> {
+) -> Result<Expanded, JobError> {
     check.ensure(!spec.groups.is_empty(), "groups", || "is empty, want at least one".into());
     let weighted = spec.groups.iter().filter(|g| g.weight.is_some()).count();
     check.ensure(weighted == 0 || weighted == spec.groups.len(), "groups.weight", || {
@@ -55,11 +64,11 @@ pub(super) fn expand(
         }
     }
     spec.groups = expanded;
-    Ok((expansion.out, expansion.classes.names, entries))
+    Ok(Expanded { groups: expansion.out, classes: expansion.classes.names, entries })
 }
 
 /// Sets the weight of every group: what its entry says, shared by size among the groups of one entry; by size alone when
-/// no entry says anything. `entries` are those of [`expand`].
+/// no entry says anything. `entries` are those of [`Expanded`].
 pub(super) fn weigh(
     check: &mut Check,
     spec: &mut v1::JobSpec,

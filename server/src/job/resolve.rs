@@ -2,7 +2,8 @@
 
 use super::check::Check;
 use super::{
-    Feed, Job, JobError, JobGroup, NUMERICS, Order, Pipeline, groups,
+    Feed, Job, JobError, JobGroup, NUMERICS, Order, Pipeline,
+    groups::{self, Expanded},
     held::{self, Held},
     hex, pictures, tokens,
 };
@@ -39,7 +40,8 @@ pub fn resolve(
     }
     let documents = spec.tokens.is_some();
     one_pipeline(&mut check, &spec);
-    let (mut groups, classes, entries) = groups::expand(&mut check, &mut spec, sources, documents)?;
+    let Expanded { mut groups, classes, entries } =
+        groups::expand(&mut check, &mut spec, sources, documents)?;
     let mut held = held::split(&mut check, &mut spec, &mut groups);
     let batch = batch(&mut check, &mut spec);
     let pipeline = match documents {

@@ -76,15 +76,13 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
+    /// A decoder's own complaints are about what is in the file; the system's are not.
     fn io(&self, error: std::io::Error) -> SourceError {
-        match error.kind() {
-            std::io::ErrorKind::Other
-            | std::io::ErrorKind::UnexpectedEof
-            | std::io::ErrorKind::InvalidData => {
-                self.shard.format(format!("cannot be unpacked after line {}: {error}", self.number))
-            }
-            _ => SourceError::io(self.shard.shown.as_str(), error),
+        use std::io::ErrorKind::{InvalidData, Other, UnexpectedEof};
+        if [InvalidData, Other, UnexpectedEof].contains(&error.kind()) {
+            return self.shard.format(format!("cannot be unpacked after line {}: {error}", self.number));
         }
+        SourceError::io(self.shard.shown.as_str(), error)
     }
 
     fn fail(&self, why: impl std::fmt::Display) -> SourceError {

@@ -131,12 +131,12 @@ impl Tokens {
     fn fill(&self, number: u32, at: u64, out: &mut [[u8; 4]]) -> Result<(), SourceError> {
         let (place, shard) = (&self.files[number as usize], &self.shards.shards[number as usize]);
         let file = self.shards.get(number, |_, file| Ok(file))?;
-        let io = |error: io::Error| match error.kind() {
+        let io = |error: io::Error| {
             // As long as it was when it was opened, or it would have been refused.
-            io::ErrorKind::UnexpectedEof => {
-                SourceError::changed(shard.shown.as_str(), "it is shorter than it was")
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                return SourceError::changed(shard.shown.as_str(), "it is shorter than it was");
             }
-            _ => SourceError::io(shard.shown.as_str(), error),
+            SourceError::io(shard.shown.as_str(), error)
         };
         let byte = place.offset + (at - place.before) * place.width.bytes() as u64;
         match place.width {
@@ -222,6 +222,9 @@ impl Corpus for Tokens {
     }
 }
 
+/// What the digest of a group knows of each file's contents, by number of the file.
+type Contents = BTreeMap<usize, Option<[u8; 32]>>;
+
 /// Groups by file, or by what the files say themselves.
 fn groups(
     rules: &Rules<'_>,
@@ -229,9 +232,7 @@ fn groups(
     layouts: &[Layout],
     files: &[Place],
 ) -> Result<Vec<Group>, SourceError> {
-    // By name: documents, and what the digest knows of each file's contents.
-    type Grouped = BTreeMap<String, (Vec<u32>, BTreeMap<usize, Option<[u8; 32]>>)>;
-    let mut grouped = Grouped::new();
+    let mut grouped: BTreeMap<String, (Vec<u32>, Contents)> = BTreeMap::new();
     let numbers = |file: usize| files[file].first..files[file].first + layouts[file].ends.len() as u32;
     let decided = layouts.iter().all(|layout| layout.own.as_ref().is_some_and(|own| own.decided));
     if decided || rules.groups == GroupBy::Column {
@@ -260,7 +261,7 @@ fn groups(
         let file = files.partition_point(|place| place.first <= number) - 1; // the first one starts at 0
         (file, (number - files[file].first) as usize)
     };
-    let group = |(name, (records, contents)): (String, (Vec<u32>, BTreeMap<usize, Option<[u8; 32]>>))| {
+    let group = |(name, (records, contents)): (String, (Vec<u32>, Contents))| {
         let digest = digest(&records, &contents, shards, layouts, place);
         Group { name, records, digest }
     };
@@ -285,7 +286,7 @@ pub(super) fn by_file(
 /// documents in order.
 fn digest(
     numbers: &[u32],
-    contents: &BTreeMap<usize, Option<[u8; 32]>>,
+    contents: &Contents,
     shards: &[Shard],
     layouts: &[Layout],
     place: impl Fn(u32) -> (usize, usize),

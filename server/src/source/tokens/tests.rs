@@ -115,7 +115,8 @@ fn a_file_that_changes_while_it_is_served_is_an_error() {
 
 #[test]
 fn wrong_files_are_named_with_what_is_wrong() {
-    let cases: [(&str, fn(&Path)); 6] = [
+    type Harm = fn(&Path);
+    let cases: [(&str, Harm); 6] = [
         ("a.idx: has 140 bytes, too few for 5 sequences", |d| cut(&d.join("a.idx"), 140)),
         ("a.idx: is no Megatron index", |d| cut(&d.join("a.idx"), 20)),
         ("data/a.bin: has 17 bytes, its index wants 18018", |d| cut(&d.join("a.bin"), 17)),
