@@ -1,21 +1,28 @@
 //! Rows of token ids of a batch.
 
 use crate::{Batch, Error, TensorView};
+use std::fmt;
 
 /// Rows of token ids, equally long and padded, or ragged with one document a row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Tokens<'a> {
     batch: &'a Batch,
     ids: &'a [i32],
     rows: Rows<'a>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Rows<'a> {
     /// Rows, tokens of each.
     Equal(usize, usize),
     /// Where each row begins, and the end.
     Ragged(&'a [i64]),
+}
+
+impl fmt::Debug for Tokens<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Tokens").field("rows", &self.len()).field("ids", &self.ids.len()).finish()
+    }
 }
 
 impl<'a> Tokens<'a> {

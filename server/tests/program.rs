@@ -159,6 +159,31 @@ fn scrape(url: &str) -> String {
 }
 
 #[test]
+fn texts_are_tokenised_ahead_and_checked() {
+    let prose = "\n[sources.prose]\nkind = \"text\"\npath = \"a.txt\"\ntokenizer = \"bytes\"\neod = 256\n\
+        documents = \"line\"\n[jobs.llm]\nglobal_batch = 2\ngroups = [{ group = \"prose\" }]\n\
+        tokens = { seq_len = 4, packing = \"concat\" }\nheld_out = { fraction = 0.4 }\n";
+    let folder = config(prose);
+    fs::write(folder.path().join("a.txt"), "alpha\nbeta\n\ngamma\ndelta\neta\n").unwrap();
+    let config = file(&folder, "mixfeed.toml");
+    for _ in 0..2 {
+        let out = mixfeed(&["tokenize", "--config", &config, "prose"]);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        assert!(text(&out.stdout).contains("prose/all: 5 documents, 27 tokens"), "{}", text(&out.stdout));
+        assert!(!text(&out.stderr).contains("made again"), "{}", text(&out.stderr));
+    }
+    let out = mixfeed(&["check", "--config", &config]);
+    let said = text(&out.stdout);
+    assert!(out.status.success(), "{said}{}", text(&out.stderr));
+    for line in ["read 5 documents, 27 tokens, largest id 256, 0 bad", "tokens fill no row", "2 held out"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let out = mixfeed(&["tokenize", "--config", &config, "photos"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("`photos` is of kind `folder`, want `text`"), "{}", text(&out.stderr));
+}
+
+#[test]
 fn check_lists_bad_records_and_fails() {
     let folder = config("");
     let out = mixfeed(&["check", "--config", &file(&folder, "mixfeed.toml")]);

@@ -143,6 +143,18 @@ fn describe(job: &job::Job, server: &crate::config::Server) {
             None => "without end".into(),
         }
     );
+    if let Some(tokens) = feed.tokens() {
+        for (group, table) in feed.groups.iter().zip(&tokens.tables) {
+            let (rows, served, left) = (table.rows(), table.tokens(), table.left());
+            say!("  {}: {rows} rows of {served} tokens an epoch, {left} tokens fill no row", group.name);
+        }
+    }
+    if let Some(held) = &job.held {
+        let sets = feed.groups.iter().zip(&held.groups).zip(&held.sets);
+        sets.for_each(|((group, held), set)| {
+            say!("  {}: {} held out, {} eval rows", group.name, held.records(), set.rows);
+        });
+    }
     say!("  one step {:.1} MiB, one block {:.1} MiB", mib(crate::wire::job_info(job).step_bytes), mib(block));
     let streams = server.memory.0 / server.prefetch().0.max(1);
     say!(

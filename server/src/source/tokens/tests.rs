@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::source::{Declaration, Kind, open};
+use proptest::prelude::*;
 use std::{fs, path::Path, sync::Arc};
 
 /// An index and data pair as Megatron writes it; every sequence is a document.
@@ -160,4 +161,35 @@ fn the_digest_follows_names_lengths_and_contents_when_asked() {
     assert_ne!(digest(&documents(), Verify::Content), digest(&changed, Verify::Content));
     changed[0].push(4);
     assert_ne!(digest(&documents(), Verify::Size), digest(&changed, Verify::Size));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn damaged_files_are_errors_and_never_panics(at in 0usize..200, byte: u8, cut in 0usize..200, cached: bool) {
+        let (temp, data) = folder();
+        let name = if cached {
+            let place = data.join("c.mixtok");
+            let mut writer = cache::Writer::new(&place, Width::U16).unwrap();
+            documents().iter().for_each(|d| writer.add("g", d).unwrap());
+            writer.finish(&place, [0; 32], Vec::new()).unwrap();
+            "c.mixtok"
+        } else {
+            write_megatron(&data, "a", &documents(), 8);
+            "a.idx"
+        };
+        let mut bytes = fs::read(data.join(name)).unwrap();
+        let end = bytes.len();
+        // Near the tables: at the end of a cache, everywhere in an index.
+        let at = if cached && at > 64 { end - (at - 64).min(end) } else { at.min(end - 1) };
+        bytes[at] = byte;
+        bytes.truncate(end - cut.saturating_sub(100));
+        fs::write(data.join(name), bytes).unwrap();
+        if let Ok(source) = opened(temp.path(), |_| {}) {
+            let numbers: Vec<u32> = source.index().groups.iter().flat_map(|g| g.records.clone()).collect();
+            for number in numbers {
+                prop_assert!(read(source.as_ref(), number).is_ok());
+            }
+        }
+    }
 }
