@@ -149,11 +149,13 @@ fn make(
     let mut silent = Tally::default();
     for (number, shard) in shards.iter().enumerate() {
         let before = run.documents();
+        progress(before, &shard.shown);
         shard.guarded(|| {
             read::documents(rules, shard, &mut |text| {
                 let group = text.group.clone().or_else(|| groups.get(number).cloned()).unwrap_or_default();
-                run.add(number, group, text)?;
-                progress(run.documents(), &shard.shown);
+                if run.add(number, group, text)? {
+                    progress(run.documents(), &shard.shown);
+                }
                 Ok(())
             })
         })?;
@@ -186,10 +188,15 @@ impl Run<'_> {
         self.writer.documents() + self.texts.len() as u64
     }
 
-    fn add(&mut self, file: usize, group: String, text: Text) -> Result<(), SourceError> {
+    /// Adds a document; returns whether this tokenised those that waited.
+    fn add(&mut self, file: usize, group: String, text: Text) -> Result<bool, SourceError> {
         self.bytes += text.bytes.len();
         self.texts.push((file, group, text));
-        if self.bytes >= RUN || self.texts.len() >= RUN_DOCUMENTS { self.flush() } else { Ok(()) }
+        let full = self.bytes >= RUN || self.texts.len() >= RUN_DOCUMENTS;
+        if full {
+            self.flush()?;
+        }
+        Ok(full)
     }
 
     fn flush(&mut self) -> Result<(), SourceError> {
