@@ -128,3 +128,83 @@ fn offsets_of<'a>(batch: &'a Batch, name: &str, values: usize) -> Result<&'a [i6
         Err(view.is_not("ascending from 0 to the number of values"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Dtype,
+        batch::{Meta, Tensor},
+        wire::Pool,
+    };
+    use std::sync::Arc;
+
+    /// Name, element type, shape, offsets, bytes.
+    type Given<'a> = (&'a str, Dtype, &'a [usize], Option<&'a str>, Vec<u8>);
+
+    fn batch(tensors: &[Given<'_>]) -> Batch {
+        let padded = |bytes: &Vec<u8>| bytes.len().next_multiple_of(64);
+        let mut slab = Arc::new(Pool::default()).get(tensors.iter().map(|t| padded(&t.4)).sum());
+        let (mut begin, mut placed) = (0, Vec::new());
+        for (name, dtype, shape, offsets, bytes) in tensors {
+            let range = begin..begin + bytes.len();
+            slab.bytes_mut()[range.clone()].copy_from_slice(bytes);
+            let (name, shape, offsets) = ((*name).into(), shape.to_vec(), offsets.map(String::from));
+            placed.push(Tensor { name, dtype: *dtype, shape, range, offsets });
+            begin += padded(bytes);
+        }
+        Batch::new(Meta::from(mixfeed_proto::BatchHeader::default()), None, slab, placed)
+    }
+
+    fn i32s(values: &[i32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    fn i64s(values: &[i64]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn rows_of_equal_length_are_sliced_by_their_shape() {
+        let batch = batch(&[
+            ("input_ids", Dtype::I32, &[2, 3], None, i32s(&[1, 2, 3, 4, 5, 0])),
+            ("loss_mask", Dtype::U8, &[2, 3], None, vec![1, 1, 1, 1, 1, 0]),
+            ("cu_seqlens", Dtype::I32, &[5], Some("cuts"), i32s(&[0, 2, 3, 0, 2])),
+            ("cuts", Dtype::I64, &[3], None, i64s(&[0, 3, 5])),
+        ]);
+        let tokens = batch.tokens().expect("tokens");
+        assert_eq!((tokens.shape(), tokens.len(), tokens.is_empty()), (Some((2, 3)), 2, false));
+        assert_eq!(tokens.row(1), Some(&[4, 5, 0][..]));
+        assert_eq!(tokens.row(2), None);
+        assert_eq!(tokens.loss_mask(), Ok(Some(&[1, 1, 1, 1, 1, 0][..])));
+        assert_eq!(tokens.cu_seqlens(0), Ok(Some(&[0, 2, 3][..])));
+        assert_eq!(tokens.cu_seqlens(1), Ok(Some(&[0, 2][..])));
+        assert_eq!(
+            (tokens.labels(), tokens.position_ids(), tokens.segment_ids()),
+            (Ok(None), Ok(None), Ok(None))
+        );
+    }
+
+    #[test]
+    fn ragged_rows_follow_offsets_that_fit() {
+        let of = |offsets: &[i64]| {
+            batch(&[
+                ("input_ids", Dtype::I32, &[4], Some("at"), i32s(&[1, 2, 3, 4])),
+                ("at", Dtype::I64, &[3], None, i64s(offsets)),
+            ])
+        };
+        let good = of(&[0, 1, 4]);
+        let tokens = good.tokens().expect("tokens");
+        assert_eq!((tokens.shape(), tokens.len(), tokens.input_ids()), (None, 2, &[1, 2, 3, 4][..]));
+        assert_eq!(
+            (tokens.row(0), tokens.row(1), tokens.row(2)),
+            (Some(&[1][..]), Some(&[2, 3, 4][..]), None)
+        );
+        for wrong in [[0, 5, 4], [1, 2, 4], [0, 1, 3], [0, -1, 4]] {
+            let error = of(&wrong).tokens().expect_err("offsets that do not fit").to_string();
+            assert!(error.contains("`at`") && error.contains("ascending"), "{error}");
+        }
+        let pictures = batch(&[("image", Dtype::U8, &[1], None, vec![0])]);
+        assert!(pictures.tokens().expect_err("no tokens").to_string().contains("`input_ids` is absent"));
+    }
+}
