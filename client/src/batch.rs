@@ -1,6 +1,6 @@
 //! A batch and typed views on its tensors.
 
-use crate::{Cursor, Error, spec::Receipt, wire::Slab};
+use crate::{Cursor, Error, Tokens, learn::ReportKind, spec::Receipt, wire::Slab};
 use half::{bf16, f16, slice::HalfBitsSliceExt};
 use mixfeed_proto as v1;
 use std::{fmt, ops::Range};
@@ -82,6 +82,13 @@ pub(crate) struct Meta {
     mixture_id: u64,
     smoothing: f64,
     cursor: Option<Cursor>,
+    due_before: Vec<v1::ReportKind>,
+    due_after: Vec<v1::ReportKind>,
+}
+
+/// Kinds of reports; what this client does not know is `Unspecified`.
+fn kinds(raw: &[i32]) -> Vec<v1::ReportKind> {
+    raw.iter().map(|kind| v1::ReportKind::try_from(*kind).unwrap_or_default()).collect()
 }
 
 impl From<v1::BatchHeader> for Meta {
@@ -98,6 +105,8 @@ impl From<v1::BatchHeader> for Meta {
             mixture_id: header.mixture_id,
             smoothing: header.smoothing,
             cursor: header.cursor.map(Cursor),
+            due_before: kinds(&header.due_before),
+            due_after: kinds(&header.due_after),
         }
     }
 }
@@ -156,6 +165,11 @@ impl Batch {
         self.meta.slots.clone()
     }
 
+    /// Rows of this batch.
+    pub fn rows(&self) -> Result<usize, Error> {
+        Ok(self.wanted("sample.flags")?.shape.first().copied().unwrap_or_default())
+    }
+
     /// True when there are fewer rows than slots.
     pub fn partial(&self) -> bool {
         self.meta.partial
@@ -169,6 +183,21 @@ impl Batch {
     /// Entry of the mixture log in force.
     pub fn mixture_seq(&self) -> u64 {
         self.meta.mixture_seq
+    }
+
+    /// Segment that reports on this step name: its entry of the mixture log.
+    pub fn segment(&self) -> u64 {
+        self.meta.mixture_seq
+    }
+
+    /// Reports that are due before this step's update, in order. `Unspecified` is a kind that this client does not know.
+    pub fn due_before(&self) -> &[ReportKind] {
+        &self.meta.due_before
+    }
+
+    /// Reports that are due after this step's update, as above.
+    pub fn due_after(&self) -> &[ReportKind] {
+        &self.meta.due_after
     }
 
     /// Name of the mixture, for reports of losses.
@@ -226,7 +255,19 @@ impl Batch {
         Ok(Labels::Sparse { classes: class.as_i32()?, weights: weight.as_f32()?, per_row })
     }
 
-    fn wanted(&self, name: &str) -> Result<TensorView<'_>, Error> {
+    /// Group of every row, from tensor `sample.group`.
+    pub fn groups(&self) -> Result<RowGroups<'_>, Error> {
+        let groups = self.wanted("sample.group")?;
+        let per_row = groups.shape.get(1).copied().unwrap_or(1).max(1);
+        Ok(RowGroups { values: groups.as_u32()?, per_row })
+    }
+
+    /// Rows of token ids, tensor `input_ids` and those that go with it.
+    pub fn tokens(&self) -> Result<Tokens<'_>, Error> {
+        Tokens::of(self)
+    }
+
+    pub(crate) fn wanted(&self, name: &str) -> Result<TensorView<'_>, Error> {
         self.tensor(name).ok_or_else(|| Error::Tensor {
             tensor: name.into(),
             found: "absent".into(),
@@ -264,6 +305,27 @@ pub enum Labels<'a> {
         /// Classes.
         classes: usize,
     },
+}
+
+/// Groups of a batch's rows, indexes into [`JobInfo::groups`](crate::spec::JobInfo).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowGroups<'a> {
+    /// (n, per_row) groups; of mixed rows the base's and the partner's.
+    pub values: &'a [u32],
+    /// Entries per row, 1 or 2.
+    pub per_row: usize,
+}
+
+impl<'a> RowGroups<'a> {
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.per_row
+    }
+
+    /// Group of each row's own record, in order; that of its partner is left out.
+    pub fn own(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.values.iter().step_by(self.per_row).copied()
+    }
 }
 
 /// A tensor in its batch's memory; its first byte lies on a 64-byte border.
@@ -327,7 +389,7 @@ impl<'a> TensorView<'a> {
         if self.dtype == wanted { Ok(()) } else { Err(self.is_not(wanted.name())) }
     }
 
-    fn is_not(&self, expected: &str) -> Error {
+    pub(crate) fn is_not(&self, expected: &str) -> Error {
         Error::Tensor {
             tensor: self.name.into(),
             found: format!("{} {:?}", self.dtype.name(), self.shape),

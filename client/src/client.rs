@@ -269,7 +269,7 @@ impl Inner {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn call_once<M: Message + Default>(
+    pub(crate) async fn call_once<M: Message + Default>(
         &self,
         path: &'static str,
         request: &impl Message,
@@ -286,7 +286,7 @@ impl Inner {
 
     /// A control call, repeated on other endpoints while its failure may pass. All of them may be repeated: opening
     /// attaches, closing a closed job is NOT_FOUND.
-    async fn call<M: Message + Default>(
+    pub(crate) async fn call<M: Message + Default>(
         &self,
         path: &'static str,
         request: &impl Message,

@@ -24,28 +24,49 @@ mod batch;
 mod client;
 mod connection;
 mod cursor;
+pub mod driver;
 mod error;
+mod mixture;
+#[cfg(feature = "ngram")]
+pub mod ngram;
 mod options;
 mod reader;
 mod retry;
 mod status;
 mod stream;
+mod tokens;
+mod watch;
 mod wire;
 
-pub use batch::{Batch, Dtype, Labels, TensorView};
+pub use batch::{Batch, Dtype, Labels, RowGroups, TensorView};
 pub use client::{Client, Health};
 pub use cursor::Cursor;
 pub use error::{Digest, Error, Violation};
+pub use mixture::{Answer, Outcome, SetWeights};
 pub use options::{ClientOptions, EvalOptions, Replay, Resume, Start, StreamOptions};
 pub use reader::EndOfJob;
 pub use stream::{BatchStream, BlockingBatches, StreamStats};
+pub use tokens::Tokens;
+pub use watch::Watch;
 
 /// Messages of the contract: job specs, and what servers say about jobs, policies and sources.
 pub mod spec {
     pub use mixfeed_proto::{
-        ColorJitter, Delivery, Dtype, Exhaustion, Granularity, GroupInfo, GroupSpec, ImageLayout, ImageSpec,
-        JobInfo, JobSpec, LabelLayout, LastBatch, LimitSpec, MixSpec, Normalize, OptionInfo, OutputSpec,
-        Pairing, ParamInfo, PolicyInfo, PolicySpec, RandomErasing, RandomResizedCrop, Receipt, Replacement,
-        ResizeCenterCrop, Schedule, SourceInfo, Warmup, names,
+        ColorJitter, Delivery, Dtype, EvalSetInfo, Exhaustion, Granularity, GroupInfo, GroupSpec,
+        HeldOutSpec, ImageLayout, ImageSpec, JobInfo, JobSpec, LabelLayout, LastBatch, LimitSpec, MixSpec,
+        Normalize, OptionInfo, OutputSpec, Packing, Pairing, ParamInfo, PolicyInfo, PolicySpec,
+        RandomErasing, RandomResizedCrop, Receipt, Replacement, ResizeCenterCrop, Schedule, SourceInfo,
+        TokenSpec, Warmup, names,
+    };
+}
+
+/// Messages of the contract about learning: reports, and what servers say about mixtures and estimators.
+pub mod learn {
+    pub use mixfeed_proto::{
+        Barrier, BoundSpec, Due, DueWhen, EstimatorInfo, EstimatorOption, EstimatorParam, EstimatorSpec,
+        EvalSetInfo, GetAccountingResponse, GetCandidatesResponse, GetMixtureResponse, GetPlanResponse,
+        GroupAccount, HeldOutSpec, MixtureAccount, MixtureEntry, MixtureKind, MixtureSpec, MixtureStatus,
+        OpenAttemptResponse, OutcomeCount, Reduce, ReportKind, ReportOutcome, ReportReason, ReportRequest,
+        ResumeAttempt, SetWeightsResponse, ShadowMixture, TaskSpec, Transform, Vector,
     };
 }

@@ -186,6 +186,8 @@ pub struct EvalOptions {
     pub last_batch: crate::spec::LastBatch,
     /// First step.
     pub from_step: u64,
+    /// The group's held-out records instead of those that the job trains on.
+    pub held_out: bool,
 }
 
 /// Which batch to make again.

@@ -316,7 +316,7 @@ impl Reader {
                     world_size: eval.world_size,
                     last_batch: eval.last_batch.into(),
                     from_step,
-                    held_out: false,
+                    held_out: eval.held_out,
                 };
                 connection::send(channel, feed!("StreamEvalSet"), &request, options).await
             }

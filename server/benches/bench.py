@@ -10,7 +10,13 @@ them; figures are medians over the rounds.
   mixup_vs_memcpy, cutmix_vs_memcpy mixing against copying the bytes it moves (exec.rs)
   images_vs_PEER                    JPEG files to mixed batches of 256 x 3 x 224 x 224, samples/s (image_loaders.py)
   images_vs_decode                  the same against decoding alone, one bare decoder a core (decode.rs)
+  tokens_per_s, tokens_vs_torch     rows of 1,024 tokens from one raw file, tokens/s (token_loaders.py)
+  tokenize_vs_library               text to a token cache, against the encoder alone on all cores (tokenize.rs)
   seek_ms                           a process just started: the position of every slot of step 10,000,000 (seek.rs)
+  estimator_64_ms                   64 groups and tasks: from complete evidence to the next directive, slowest method
+  estimator_tikmix_m_ms             the same for TiKMiX-M, whose search runs once per stage (estimate.rs)
+  estimator_lsq_128_ms              the same for Aioli's least squares at 128 groups
+  estimator_1000_ms                 1,000 groups: slowest method that solves no system
   first_batch_ms                    a server just started: from OpenJob to the first batch of 256
   first_batch_far_ms                the same at step 10,000,000
   rss_growth_mib                    resident memory of the server: growth over the later 9,000 of 10,000 batches
@@ -31,7 +37,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE / "peers"))
 
 from environment import Unavailable, python  # noqa: E402
-from served import Server  # noqa: E402
+from served import TOKENS, Server  # noqa: E402
 
 PROGRAM = ROOT / "target/release/mixfeed"
 DATA = ROOT / "bench-data"
@@ -44,6 +50,7 @@ PEERS = {
     "images_vs_tfdata": ("tfdata", "tfdata"),
 }
 PEER_SECONDS = 300
+SEQ_LEN, FILE_TOKENS = 1024, 64 << 20
 
 
 def pictures():
@@ -95,7 +102,12 @@ def ours(options):
 def loader(packages, name, options):
     """Samples a second of a peer."""
     command = [python(ROOT, packages), HERE / "peers/image_loaders.py", pictures(), "--peers", name]
-    command += ["--workers", str(CORES), "--batches", str(options.batches)]
+    return peer([*command, "--batches", str(options.batches)])["samples_per_s"]
+
+
+def peer(command):
+    """What a peer prints."""
+    command = [*command, "--workers", str(CORES)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PEER_SECONDS)
     except subprocess.TimeoutExpired:
@@ -105,7 +117,7 @@ def loader(packages, name, options):
         raise Unavailable((done.stderr.strip().splitlines() or ["it printed nothing"])[-1])
     if "skipped" in found[0]:
         raise Unavailable(found[0]["skipped"])
-    return found[0]["samples_per_s"]
+    return found[0]
 
 
 def bare_decode():
@@ -145,6 +157,34 @@ def images(wanted, options):
         }
 
 
+def token_file():
+    """A raw file of 16-bit ids, made when it is not there."""
+    DATA.mkdir(exist_ok=True)
+    command = [python(ROOT, "torchvision"), HERE / "peers/token_loaders.py", DATA / "tokens.bin"]
+    subprocess.run([*command, "--make", str(FILE_TOKENS)], check=True)
+    return DATA / "tokens.bin"
+
+
+def tokens(wanted, options):
+    """Rounds of the token job and of its peer, one run after the other."""
+    file, own, theirs = token_file(), [], []
+    batches = options.batches * 5  # the peer stops after an epoch of 128
+    command = [python(ROOT, "torchvision"), HERE / "peers/token_loaders.py", file, "--batches", str(batches)]
+    for number in range(options.rounds):
+        with Server(PROGRAM, file, TOKENS) as server:
+            own.append(server.pull("tokens", 5 * batches, warmup=16)["samples_per_s"] * SEQ_LEN)
+        if "tokens_vs_torch" in wanted:
+            theirs.append(peer(command)["tokens_per_s"])
+        print(f"round {number + 1}: ours {own[-1]:.0f} tokens/s, torch {theirs[-1:]}", file=sys.stderr, flush=True)
+    rate, more = median(own), {"rounds": options.rounds}
+    lines = {"tokens_per_s": {"value": round(rate), "unit": "tokens/s", **more}}
+    if theirs:
+        ratio = round(rate / median(theirs), 3)
+        facts = {"tokens_per_s": round(rate), "peer_tokens_per_s": round(median(theirs))}
+        lines["tokens_vs_torch"] = {"ratio": ratio, "peer": "PyTorch DataLoader", **facts, **more}
+    yield from ({"bench": bench, **lines[bench]} for bench in wanted)
+
+
 def latency(wanted, options):
     """Each run has a server of its own."""
     steps = {"first_batch_ms": 0, "first_batch_far_ms": FAR}
@@ -179,7 +219,10 @@ GROUPS = [
     (finished("exec"), ["mixup_vs_memcpy", "cutmix_vs_memcpy"]),
     (finished("wire"), ["wire_vs_tcp", "wire_vs_tonic", "wire_gb_per_s"]),
     (images, ["images_vs_torchvision", "images_vs_dali", "images_vs_tfdata", "images_vs_decode"]),
+    (tokens, ["tokens_per_s", "tokens_vs_torch"]),
+    (finished("tokenize"), ["tokenize_vs_library"]),
     (finished("seek", pictures), ["seek_ms"]),
+    (finished("estimate"), ["estimator_64_ms", "estimator_tikmix_m_ms", "estimator_lsq_128_ms", "estimator_1000_ms"]),
     (latency, ["first_batch_ms", "first_batch_far_ms"]),
     (memory, ["rss_growth_mib", "rss_stalled_mib"]),
 ]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use mixfeed_proto as v1;
-use mixfeed_server::{Sources, config::Config, job, source};
+use mixfeed_server::{Sources, config::Config, job, source, store};
 use std::{path::Path, time::Instant};
 
 fn main() {
@@ -19,7 +19,10 @@ fn main() {
         image: Some(v1::ImageSpec { height: 224, width: 224, ..Default::default() }),
         ..Default::default()
     };
-    let job = job::resolve("seek", spec, &Sources::from([("s".to_owned(), source)])).unwrap();
+    let job = job::resolve("seek", spec, &Sources::from([("s".to_owned(), source)]))
+        .unwrap()
+        .open(&store::memory())
+        .unwrap();
     let places = job.feed.order.step(10_000_000);
     let ms = start.elapsed().as_secs_f64() * 1e3;
     assert_eq!(places.len(), 256);

@@ -6,11 +6,12 @@
 use bytes::Bytes;
 use mixfeed_client::{Client, ClientOptions, StreamOptions};
 use mixfeed_proto::{self as v1, MAX_PAYLOAD_BYTES, batch_part::Part};
-use mixfeed_server::assemble::{Assembler, Block, BlockAt};
+use mixfeed_server::assemble::{Assembler, Block, BlockAt, Extent};
 use mixfeed_server::job::{self, Job};
+use mixfeed_server::keeper::Mark;
 use mixfeed_server::source::{Memory, Source};
-use mixfeed_server::stream::{self, Ask, Coming, Next};
-use mixfeed_server::{Sources, service};
+use mixfeed_server::stream::{self, Ask, Coming, Next, Positions};
+use mixfeed_server::{Sources, service, store};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
@@ -169,7 +170,12 @@ async fn ready() -> Ready {
         image: Some(v1::ImageSpec { height: 224, width: 224, ..Default::default() }),
         ..Default::default()
     };
-    let job = Arc::new(job::resolve("wire", spec, &Sources::from([("s".to_owned(), source)])).unwrap());
+    let job = Arc::new(
+        job::resolve("wire", spec, &Sources::from([("s".to_owned(), source)]))
+            .unwrap()
+            .open(&store::memory())
+            .unwrap(),
+    );
     let assembler = Assembler::new(2, 2, 0).unwrap();
     let mut blocks = Vec::new();
     for (i, places) in job.feed.order.step(0).chunks(job.feed.mix_block as usize).enumerate() {
@@ -220,7 +226,9 @@ fn again(ready: Ready) -> stream::Body {
     tokio::spawn(async move {
         let _running = running;
         for step in 0.. {
-            if next.send(Next::Step { step, rows: 256 }).await.is_err() {
+            let extent = Extent { rows: 256, ..Default::default() };
+            let mark = Mark::default();
+            if next.send(Next::Step { step, extent, blocks: blocks.len(), mark }).await.is_err() {
                 return;
             }
             for (slot, block) in blocks.iter() {
@@ -241,6 +249,7 @@ fn again(ready: Ready) -> stream::Body {
         steps: None,
         training: true,
         expected: None,
+        positions: Positions::Follow,
         asked: Instant::now(),
     };
     let budget = stream::Memory::new(1 << 20).reserve(1 << 20, 0).unwrap();
@@ -266,7 +275,7 @@ impl v1::feed_service_server::FeedService for Feed {
 
     type StreamBatchesStream = Parts;
     async fn stream_batches(&self, _: Request<v1::StreamBatchesRequest>) -> Answer<Parts> {
-        let image: Vec<u8> = self.0.blocks.iter().flat_map(|(_, b)| b.image.bytes.to_vec()).collect();
+        let image: Vec<u8> = self.0.blocks.iter().flat_map(|(_, b)| b.tensors[0].bytes.to_vec()).collect();
         let image = Bytes::from(image);
         let chunks = BATCH_BYTES.div_ceil(MAX_PAYLOAD_BYTES);
         let part = move |i: usize| {

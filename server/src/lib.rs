@@ -18,8 +18,10 @@ pub mod estimate;
 pub mod exec;
 pub mod http;
 pub mod job;
+pub mod keeper;
 pub mod metrics;
 pub mod mixture;
+pub mod pack;
 pub mod picture;
 pub mod plan;
 pub mod rng;
@@ -33,7 +35,7 @@ pub mod wire;
 use assemble::Assembler;
 use metrics_exporter_prometheus::PrometheusHandle;
 use service::{Listener, Shared, StreamLimits};
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// Sources by name.
@@ -48,6 +50,9 @@ pub enum StartError {
     /// A port or socket that cannot be bound.
     #[error(transparent)]
     Bind(#[from] io::Error),
+    /// State that cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
     /// No threads.
     #[error("cannot start CPU threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -93,8 +98,12 @@ pub async fn start(
     metrics: Option<PrometheusHandle>,
     stop: watch::Receiver<bool>,
 ) -> Result<Running, StartError> {
+    let store = match settings.state.as_deref() {
+        None | Some("") => store::memory(),
+        Some(path) => store::open(Path::new(path))?,
+    };
     let shared = Arc::new(Shared {
-        jobs: job::Jobs::new(sources, settings.max_jobs),
+        jobs: job::Jobs::new(sources, settings.max_jobs, store),
         assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
         memory: stream::Memory::new(settings.memory.0),
         limits: StreamLimits { prefetch: settings.prefetch().0, max_prefetch: settings.max_prefetch().0 },

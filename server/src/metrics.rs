@@ -27,6 +27,10 @@ const MEMORY: &str = "mixfeed_memory_bytes";
 const MEMORY_LIMIT: &str = "mixfeed_memory_limit_bytes";
 const FIRST_BATCH: &str = "mixfeed_time_to_first_batch_seconds";
 const REQUESTS: &str = "mixfeed_requests_total";
+const REPORTS: &str = "mixfeed_mixture_reports_total";
+const ENTRIES: &str = "mixfeed_mixture_entries_total";
+const SHADOW_WEIGHT: &str = "mixfeed_mixture_shadow_weight_ratio";
+const LOSS: &str = "mixfeed_mixture_loss_nats";
 
 /// 100 us to 60 s in steps of about 2.5.
 const SECONDS: [f64; 15] =
@@ -66,6 +70,10 @@ fn describe() {
     describe_gauge!(MEMORY, Unit::Bytes, "memory promised to streams");
     describe_gauge!(MEMORY_LIMIT, Unit::Bytes, "most memory that may be promised to streams");
     describe_histogram!(FIRST_BATCH, Unit::Seconds, "from the request to the last byte of the first batch");
+    describe_counter!(REPORTS, "reports by outcome and reason");
+    describe_counter!(ENTRIES, "entries appended to the mixture log, by kind of author");
+    describe_gauge!(SHADOW_WEIGHT, "share of the group that a shadow estimator would ask for, 0 to 1");
+    describe_gauge!(LOSS, "held-out loss of the group as last reported, nats per token");
     describe_counter!(REQUESTS, "calls by method and gRPC code");
     for end in StreamEnd::ALL {
         counter!(STREAMS_ENDED, "reason" => end.name()).absolute(0);
@@ -197,6 +205,35 @@ pub fn weights<'a>(job: &str, shares: impl Iterator<Item = (&'a str, u64)>) {
     for (group, share) in shares.take(MAX_GROUPS) {
         let labels = [("job", job_label(job)), ("group", group.to_owned())];
         gauge!(GROUP_WEIGHT, &labels).set(share as f64 / (1u64 << 32) as f64);
+    }
+}
+
+/// A report was answered; `outcome` and `reason` come from the contract.
+pub fn report(job: &str, outcome: &'static str, reason: &'static str) {
+    let outcome = outcome.trim_start_matches("REPORT_OUTCOME_").to_ascii_lowercase();
+    let reason = reason.trim_start_matches("REPORT_REASON_").to_ascii_lowercase();
+    counter!(REPORTS, "job" => job_label(job), "outcome" => outcome, "reason" => reason).increment(1);
+}
+
+/// An entry was appended to a job's log by `author` ("spec", "estimator:aioli", "operator:eve").
+pub fn entry(job: &str, author: &str) {
+    let author = author.split(':').next().unwrap_or(author).to_owned();
+    counter!(ENTRIES, "job" => job_label(job), "author" => author).increment(1);
+}
+
+/// What a shadow estimator would ask for.
+pub fn shadow<'a>(job: &str, estimator: &str, shares: impl Iterator<Item = (&'a str, f64)>) {
+    for (group, share) in shares.take(MAX_GROUPS) {
+        let estimator = estimator.to_owned();
+        let labels = [("job", job_label(job)), ("estimator", estimator), ("group", group.to_owned())];
+        gauge!(SHADOW_WEIGHT, &labels).set(share);
+    }
+}
+
+/// Held-out losses as they were last reported; NaN for none.
+pub fn losses<'a>(job: &str, losses: impl Iterator<Item = (&'a str, f64)>) {
+    for (group, loss) in losses.take(MAX_GROUPS) {
+        gauge!(LOSS, "job" => job_label(job), "group" => group.to_owned()).set(loss);
     }
 }
 

@@ -128,7 +128,7 @@ impl Rng {
 
     /// Natural logarithm of a Gamma(shape, 1) variate, `shape` > 0 (Marsaglia and Tsang 2000). Shapes below one use
     /// the boost in log space: at 0.01 the variate itself underflows.
-    fn log_gamma(&mut self, shape: f64) -> f64 {
+    pub fn log_gamma(&mut self, shape: f64) -> f64 {
         if shape < 1.0 {
             let boost = libm::log(self.uniform_open()) / shape;
             return self.log_gamma(shape + 1.0) + boost;

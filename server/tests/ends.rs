@@ -82,6 +82,7 @@ async fn an_eval_set_comes_in_order_once_and_unmixed_on_any_number_of_ranks() {
         world_size,
         last_batch,
         from_step: 0,
+        held_out: false,
     };
     let mut whole = client.eval("job", eval(0, 1, LastBatch::Partial)).await.unwrap();
     let mut order = Vec::new();

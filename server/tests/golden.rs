@@ -8,7 +8,7 @@ use mixfeed_proto as v1;
 use mixfeed_server::assemble::{Assembler, BlockAt};
 use mixfeed_server::plan::image::POLICIES;
 use mixfeed_server::source::{Memory, Source};
-use mixfeed_server::{Sources, job};
+use mixfeed_server::{Sources, job, store};
 use std::{fmt::Write, fs, path::Path, sync::Arc};
 
 fn photos() -> Sources {
@@ -67,14 +67,17 @@ async fn digests() -> String {
             (3, Dtype::F32, ImageLayout::Nchw),
             (1, Dtype::U8, ImageLayout::Nchw),
         ] {
-            let job = job::resolve("golden", spec(policy, batch, dtype, layout), &sources).unwrap();
+            let job = job::resolve("golden", spec(policy, batch, dtype, layout), &sources)
+                .unwrap()
+                .open(&store::memory())
+                .unwrap();
             for step in [0, 1_000_003] {
                 let places = job.feed.order.step(step);
                 let block = assembler
                     .block(job.feed.clone(), BlockAt { step, slot: 0, places }, None, &assembler.turns())
                     .await
                     .unwrap();
-                let digest = &job::hex(blake3::hash(&block.image.bytes).as_bytes())[..32];
+                let digest = &job::hex(blake3::hash(&block.tensors[0].bytes).as_bytes())[..32];
                 let name = policy.unwrap_or("clean");
                 writeln!(out, "{name} {batch} {dtype:?} {layout:?} {step}: {digest}").unwrap();
             }

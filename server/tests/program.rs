@@ -1,10 +1,12 @@
 //! The program as a user runs it.
 #![allow(clippy::unwrap_used)]
 
+mod serving;
+
+use serving::Serving;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 fn mixfeed(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mixfeed")).args(args).env_remove("MIXFEED_CONFIG").output().unwrap()
@@ -26,52 +28,6 @@ fn config(more: &str) -> tempfile::TempDir {
 
 fn file(folder: &tempfile::TempDir, name: &str) -> String {
     folder.path().join(name).display().to_string()
-}
-
-struct Serving {
-    child: Child,
-    endpoint: String,
-    http: String,
-}
-
-impl Serving {
-    /// Starts `mixfeed serve` on free ports and waits for the line that names them.
-    fn start(config: &str) -> Serving {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mixfeed"))
-            .args(["--log-format", "json", "serve", "--config", config])
-            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut endpoint, mut http) = (String::new(), String::new());
-        for line in lines.map(Result::unwrap) {
-            let log: serde_json::Value = serde_json::from_str(&line).unwrap();
-            let message = log["fields"]["message"].as_str().unwrap().to_owned();
-            if let Some(address) = message.strip_prefix("listening on ") {
-                endpoint = address.to_owned();
-            }
-            if let Some(address) = message.strip_prefix("metrics on ") {
-                http = address.to_owned();
-                break;
-            }
-        }
-        assert!(!endpoint.is_empty() && !http.is_empty());
-        Serving { child, endpoint, http }
-    }
-
-    fn signal(&mut self, signal: &str) -> std::process::ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // ended already is fine
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -156,6 +112,31 @@ fn scrape(url: &str) -> String {
     socket.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     answer
+}
+
+#[test]
+fn texts_are_tokenised_ahead_and_checked() {
+    let prose = "\n[sources.prose]\nkind = \"text\"\npath = \"a.txt\"\ntokenizer = \"bytes\"\neod = 256\n\
+        documents = \"line\"\n[jobs.llm]\nglobal_batch = 2\ngroups = [{ group = \"prose\" }]\n\
+        tokens = { seq_len = 4, packing = \"concat\" }\nheld_out = { fraction = 0.4 }\n";
+    let folder = config(prose);
+    fs::write(folder.path().join("a.txt"), "alpha\nbeta\n\ngamma\ndelta\neta\n").unwrap();
+    let config = file(&folder, "mixfeed.toml");
+    for _ in 0..2 {
+        let out = mixfeed(&["tokenize", "--config", &config, "prose"]);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        assert!(text(&out.stdout).contains("prose/all: 5 documents, 27 tokens"), "{}", text(&out.stdout));
+        assert!(!text(&out.stderr).contains("made again"), "{}", text(&out.stderr));
+    }
+    let out = mixfeed(&["check", "--config", &config]);
+    let said = text(&out.stdout);
+    assert!(out.status.success(), "{said}{}", text(&out.stderr));
+    for line in ["read 5 documents, 27 tokens, largest id 256, 0 bad", "tokens fill no row", "2 held out"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let out = mixfeed(&["tokenize", "--config", &config, "photos"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("`photos` is of kind `folder`, want `text`"), "{}", text(&out.stderr));
 }
 
 #[test]

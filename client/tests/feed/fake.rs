@@ -1,10 +1,12 @@
 //! A feed service whose batches are known in advance and whose failures are scripted.
 
+use crate::keeper::Keeper;
+pub use crate::parts::{batch, chunk, digest, part, pixels, row_groups};
 use futures_util::{Stream, StreamExt, stream};
 use mixfeed_client::{Client, ClientOptions, Error, spec::JobSpec};
 use mixfeed_proto::{
     self as v1, BatchPart, batch_part::Part, feed_service_server::FeedService,
-    feed_service_server::FeedServiceServer,
+    feed_service_server::FeedServiceServer, mixture_service_server::MixtureServiceServer,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -50,6 +52,7 @@ pub struct Log {
     pub jobs: BTreeMap<String, v1::JobInfo>,
     pub opens: Vec<v1::OpenJobRequest>,
     pub streams: Vec<v1::StreamBatchesRequest>,
+    pub evals: Vec<v1::StreamEvalSetRequest>,
     pub turns: VecDeque<Turn>,
     /// Answers to ListJobs before the good ones.
     pub refusals: VecDeque<Status>,
@@ -62,6 +65,7 @@ pub struct Fake {
     /// Rows of a rank's batch.
     pub rows: usize,
     pub log: Arc<Mutex<Log>>,
+    pub keeper: Arc<Keeper>,
     /// Payload bytes handed to the transport.
     pub sent: Arc<AtomicUsize>,
     /// Told when a batch stream is dropped.
@@ -71,7 +75,8 @@ pub struct Fake {
 impl Fake {
     pub fn new(steps: u64, rows: usize) -> (Fake, mpsc::UnboundedReceiver<()>) {
         let (dropped, drops) = mpsc::unbounded_channel();
-        (Fake { steps, rows, log: Arc::default(), sent: Arc::default(), dropped }, drops)
+        let (log, keeper, sent) = (Arc::default(), Arc::default(), Arc::default());
+        (Fake { steps, rows, log, keeper, sent, dropped }, drops)
     }
 
     pub fn log(&self) -> std::sync::MutexGuard<'_, Log> {
@@ -84,7 +89,10 @@ impl Fake {
 
     fn router(&self) -> Router {
         let (_, health) = tonic_health::server::health_reporter();
-        Server::builder().add_service(FeedServiceServer::new(self.clone())).add_service(health)
+        Server::builder()
+            .add_service(FeedServiceServer::new(self.clone()))
+            .add_service(MixtureServiceServer::new(self.clone()))
+            .add_service(health)
     }
 
     /// Serves on a free port. The listener is bound when this returns, so a client may connect at once.
@@ -119,94 +127,6 @@ pub async fn open(addresses: &[String], options: ClientOptions) -> Result<Client
     Ok(client)
 }
 
-pub fn digest(spec: &JobSpec) -> bytes::Bytes {
-    vec![spec.seed as u8; 32].into()
-}
-
-/// Pixels of a batch: 3 x 33 x 47 per row, another pattern for every step and rank.
-pub fn pixels(step: u64, rank: u32, rows: usize) -> Vec<u8> {
-    let salt = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(rank) << 17;
-    (0..(rows * 3 * 33 * 47) as u64).map(|i| (i.wrapping_mul(salt | 1) >> 11) as u8).collect()
-}
-
-fn classes(step: u64, rows: usize) -> Vec<u8> {
-    (0..2 * rows as i32).flat_map(|i| (i + step as i32).to_le_bytes()).collect()
-}
-
-fn weights(rows: usize) -> Vec<u8> {
-    (0..rows).flat_map(|_| [0.75f32, 0.25]).flat_map(f32::to_le_bytes).collect()
-}
-
-pub fn part(part: Part) -> BatchPart {
-    BatchPart { part: Some(part) }
-}
-
-pub fn chunk(tensor: u32, offset: u64, data: &[u8]) -> BatchPart {
-    part(Part::Chunk(v1::TensorChunk { tensor, offset, data: data.to_vec().into() }))
-}
-
-fn header(step: u64, rank: u32, world_size: u32, rows: usize, cursor: Option<v1::Cursor>) -> v1::BatchHeader {
-    let n = rows as u64;
-    let tensor = |name: &str, dtype: v1::Dtype, shape: Vec<u64>, size: u64| v1::TensorDescriptor {
-        name: name.into(),
-        dtype: dtype.into(),
-        bytes: shape.iter().product::<u64>() * size,
-        shape,
-        offsets: String::new(),
-    };
-    v1::BatchHeader {
-        step,
-        epoch: step as f64 / 8.0,
-        rank,
-        world_size,
-        slot_begin: rank * rows as u32,
-        slot_end: (rank + 1) * rows as u32,
-        tensors: vec![
-            tensor("image", v1::Dtype::U8, vec![n, 3, 33, 47], 1),
-            tensor("label.class", v1::Dtype::I32, vec![n, 2], 4),
-            tensor("label.weight", v1::Dtype::F32, vec![n, 2], 4),
-        ],
-        numerics: "cpu-1".into(),
-        mixture_seq: 1,
-        mixture_id: 11,
-        cursor,
-        smoothing: 0.1,
-        partial: false,
-        ..Default::default()
-    }
-}
-
-/// A whole batch in pieces of an odd size.
-pub fn batch(job: &v1::JobInfo, step: u64, rank: u32, world_size: u32, rows: usize) -> Vec<BatchPart> {
-    let cursor = v1::Cursor {
-        job: job.job.clone(),
-        digest: job.digest.clone(),
-        branch: 0,
-        next_step: step + 1,
-        mixture_seq: 1,
-        crc: 0,
-    };
-    let tensors = [pixels(step, rank, rows), classes(step, rows), weights(rows)];
-    let mut parts = vec![part(Part::Header(header(step, rank, world_size, rows, Some(cursor))))];
-    for (index, tensor) in tensors.iter().enumerate() {
-        for (piece, data) in tensor.chunks(99_991).enumerate() {
-            parts.push(chunk(index as u32, piece as u64 * 99_991, data));
-        }
-    }
-    let receipt = v1::Receipt {
-        digest: job.digest.clone(),
-        step,
-        rank,
-        world_size,
-        mixture_seq: 1,
-        numerics: "cpu-1".into(),
-        ..Default::default()
-    };
-    let crc32c = tensors.iter().map(|tensor| crc32c::crc32c(tensor)).collect();
-    parts.push(part(Part::End(v1::BatchEnd { crc32c, receipt: Some(receipt) })));
-    parts
-}
-
 type Parts = Pin<Box<dyn Stream<Item = Result<BatchPart, Status>> + Send>>;
 
 struct Guard(mpsc::UnboundedSender<()>);
@@ -222,14 +142,25 @@ impl Fake {
         self.log().jobs.get(name).cloned().ok_or_else(|| Status::not_found(format!("job `{name}`")))
     }
 
-    fn serve(&self, job: v1::JobInfo, from: u64, rank: u32, world_size: u32) -> Parts {
+    /// With `barriers` a step waits for the reports that those before it ask for.
+    fn serve(&self, job: v1::JobInfo, from: u64, slice: (u32, u32), barriers: bool) -> Parts {
         let (steps, rows) = (self.steps, self.rows);
         let end = v1::EndOfJob { steps, dropped_rows: 3, padded_rows: 0 };
         let turn = self.log().turns.pop_front();
         let turn = turn.unwrap_or_else(|| Turn::new(u64::MAX, vec![Ok(part(Part::EndOfJob(end)))]));
         let until = from.saturating_add(turn.batches).min(steps);
-        let parts = stream::iter(from..until).flat_map(move |step| {
-            let mut parts = batch(&job, step, rank, world_size, rows);
+        let keeper = Arc::clone(&self.keeper);
+        let open = stream::iter(from..until).then(move |step| {
+            let keeper = Arc::clone(&keeper);
+            async move {
+                if barriers {
+                    keeper.ready(from, step).await;
+                }
+                (step, keeper.state().at(step))
+            }
+        });
+        let parts = open.flat_map(move |(step, at)| {
+            let mut parts = batch(&job, at, step, slice, rows);
             (turn.tamper)(&mut parts);
             stream::iter(parts).map(Ok)
         });
@@ -291,7 +222,7 @@ impl FeedService for Fake {
             Some(Start::Cursor(cursor)) => cursor.next_step,
             None => return Err(Status::invalid_argument("no start")),
         };
-        Ok(Response::new(self.serve(job, from, request.rank, request.world_size)))
+        Ok(Response::new(self.serve(job, from, (request.rank, request.world_size), true)))
     }
 
     async fn stream_eval_set(
@@ -300,8 +231,9 @@ impl FeedService for Fake {
     ) -> Result<Response<Parts>, Status> {
         let request = request.into_inner();
         let job = self.job(&request.job)?;
+        self.log().evals.push(request.clone());
         self.script([Turn::new(u64::MAX, vec![])]);
-        let parts = self.serve(job, request.from_step, request.rank, request.world_size);
+        let parts = self.serve(job, request.from_step, (request.rank, request.world_size), false);
         Ok(Response::new(Box::pin(parts.map(|part| {
             part.map(|mut part| {
                 if let Some(Part::Header(header)) = &mut part.part {
@@ -325,7 +257,7 @@ impl FeedService for Fake {
             None => return Err(Status::invalid_argument("nothing to replay")),
         };
         self.script([Turn::new(1, vec![])]);
-        Ok(Response::new(self.serve(job, step, rank, world_size)))
+        Ok(Response::new(self.serve(job, step, (rank, world_size), false)))
     }
 
     async fn mix_pairs(&self, _: Request<v1::MixPairsRequest>) -> Result<Response<Parts>, Status> {

@@ -2,8 +2,12 @@
 #![allow(missing_docs)]
 
 mod calls;
+mod drive;
 mod fake;
+mod keeper;
+mod learn;
 mod malformed;
+mod parts;
 mod proxy;
 mod resume;
 mod streams;

@@ -23,11 +23,11 @@ async fn parts_against_the_contract_are_typed_errors() {
     type Tamper = fn(&mut Vec<BatchPart>);
     let cases: &[(Tamper, &str)] = &[
         (|p| drop(p.remove(0)), "chunk before a header"),
-        (|p| p.drain(..4).for_each(drop), "end before a header"),
+        (|p| p.drain(..5).for_each(drop), "end before a header"),
         (|p| p.insert(1, p[0].clone()), "step 0 has no end"),
         (|p| drop(p.remove(1)), "`image` of step 0 ends after 0 of 13959 bytes"),
         (|p| p.insert(2, p[1].clone()), "offset 0 of tensor `image` in step 0, expected 13959"),
-        (|p| p.insert(1, chunk(3, 0, b"x")), "chunk of tensor 3"),
+        (|p| p.insert(1, chunk(4, 0, b"x")), "chunk of tensor 4"),
         (|p| p.insert(2, chunk(0, 13959, b"x")), "up to byte 13960"),
         (|p| p.insert(1, chunk(0, 1 << 63, b"x")), "offset 9223372036854775808"),
         (|p| p.insert(1, part(Part::EndOfJob(v1::EndOfJob::default()))), "step 0 has no end"),

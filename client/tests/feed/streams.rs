@@ -32,7 +32,7 @@ async fn whole_job(address: String, fake: Fake) {
     assert!(stream.next().await.is_none());
     assert_eq!(stream.end(), Some(EndOfJob { steps: fake.steps, dropped_rows: 3, padded_rows: 0 }));
     let stats = stream.stats();
-    let bytes = fake.steps * (fake.rows * (3 * 33 * 47 + 16)) as u64;
+    let bytes = fake.steps * (fake.rows * (3 * 33 * 47 + 24)) as u64;
     assert_eq!((stats.batches, stats.bytes, stats.reconnects), (fake.steps, bytes, 0));
     assert!(stats.waited > Duration::ZERO);
     assert_eq!(fake.log().streams[0].prefetch_bytes, 12345);
@@ -80,6 +80,7 @@ async fn evaluation_ends_without_an_end_of_job() {
         world_size: 2,
         last_batch: LastBatch::Pad,
         from_step: 1,
+        held_out: false,
     };
     let mut stream = client.eval(JOB, options).await.expect("known job");
     for step in 1..3 {

@@ -16,6 +16,12 @@ reflection = true
 [sources.photos]
 kind = "folder"
 path = {path}
+
+[sources.prose]
+kind = "text"
+path = {prose}
+tokenizer = "bytes"
+documents = "paragraph"
 """
 SECONDS_TO_START = 120
 SECONDS_TO_STOP = 60
@@ -26,7 +32,8 @@ class Server:
 
     def __init__(self, root, folder):
         config, self.ready, self.log = folder / "mixfeed.toml", folder / "ready.json", folder / "stderr"
-        config.write_text(CONFIG.format(path=json.dumps(str(root / "demo-data/photos"))))
+        photos, prose = json.dumps(str(root / "demo-data/photos")), json.dumps(str(root / "LICENSE"))
+        config.write_text(CONFIG.format(path=photos, prose=prose))
         program = [root / "target/debug/mixfeed", "serve", "--config", config, "--ready-file", self.ready]
         with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(program, cwd=folder, stdin=subprocess.DEVNULL, stderr=stderr)

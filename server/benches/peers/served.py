@@ -33,19 +33,36 @@ groups = [{{ group = "photos" }}]
 image = {{ height = 48, width = 64, random_resized_crop = {{}} }}
 mix = {{ policies = [{{ name = "mixup" }}, {{ name = "fmix" }}] }}
 """
+# Rows of 1,024 tokens from one raw file of 16-bit ids, whose documents end with 50256.
+TOKENS = """
+[server]
+listen = ["127.0.0.1:0"]
+http = ""
+
+[sources.tokens]
+kind = "tokens"
+path = {folder}
+eod = 50256
+
+[jobs.tokens]
+seed = 1
+global_batch = 512
+groups = [{{ group = "tokens" }}]
+tokens = {{ seq_len = 1024, packing = "concat" }}
+"""
 SECONDS_TO_START = 60
 
 
 class Server:
     """A server that was just started; `pull` is a client of it."""
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, config=CONFIG):
         self.program = program
         self.place = tempfile.TemporaryDirectory(prefix="mixfeed-bench-")
-        config, ready = Path(self.place.name, "mixfeed.toml"), Path(self.place.name, "ready.json")
-        config.write_text(CONFIG.format(folder=json.dumps(str(folder))))
+        file, ready = Path(self.place.name, "mixfeed.toml"), Path(self.place.name, "ready.json")
+        file.write_text(config.format(folder=json.dumps(str(folder))))
         self.log = open(Path(self.place.name, "log"), "w+")
-        command = [program, "serve", "--config", config, "--ready-file", ready]
+        command = [program, "serve", "--config", file, "--ready-file", ready]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=self.log)
         deadline = time.monotonic() + SECONDS_TO_START
         while not ready.exists():

@@ -1,17 +1,20 @@
 //! 4 BATCH: one pairing block from positions to finished rows.
 //!
 //! A block is read on a few blocking threads (reads wait for disks, not for cores), then decoded, planned and mixed on
-//! the CPU pool. Blocks are independent of each other: which server or thread makes them changes nothing.
+//! the CPU pool. Rows of tokens are finished where they are read: copying them is all there is to do. Blocks are independent of each other: which server or thread makes them changes nothing.
 
 mod rows;
 mod slab;
+mod tokens;
 
 pub use rows::{Replaced, Sample, show};
 pub use slab::{Slab, Slabs};
+pub use tokens::{TokenRow, tokens};
 
 use crate::batch::{Piece, SampleId};
 use crate::decode::DecodeError;
-use crate::job::{Feed, Place};
+use crate::job::{Feed, Pipeline, Place};
+use crate::keeper::KeeperError;
 use crate::metrics::{self, Stage};
 use crate::plan::Plan;
 use crate::source::SourceError;
@@ -74,6 +77,9 @@ pub enum AssembleError {
         /// Step.
         step: u64,
     },
+    /// The mixture cannot say what stands in the step.
+    #[error(transparent)]
+    Mixture(#[from] KeeperError),
     /// A defect of ours; the block is lost, the server is not.
     #[error("internal error while making a block: {0}")]
     Panic(String),
@@ -93,12 +99,33 @@ pub struct BlockAt {
 /// A finished block.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// Pixels of its output rows.
-    pub image: Piece,
-    /// What became of its slots.
+    /// Its rows of the large tensors, in descriptor order: pixels, or token ids and what goes with them.
+    pub tensors: Vec<Piece>,
+    /// What became of its slots; rows of tokens have no plan.
     pub plan: Plan,
     /// Records in the slots, replacements applied.
     pub samples: Vec<Sample>,
+}
+
+/// What rows hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Rows.
+    pub rows: u64,
+    /// Tokens in rows of lengths of their own; as many as fit into rows of equal length.
+    pub tokens: u64,
+    /// Pieces of documents, counted only for jobs that send where they begin.
+    pub pieces: u64,
+}
+
+impl std::iter::Sum for Extent {
+    fn sum<I: Iterator<Item = Extent>>(all: I) -> Extent {
+        all.fold(Extent::default(), |a, b| Extent {
+            rows: a.rows + b.rows,
+            tokens: a.tokens + b.tokens,
+            pieces: a.pieces + b.pieces,
+        })
+    }
 }
 
 /// Threads and memory that make blocks, shared by all streams.
@@ -143,9 +170,36 @@ impl Assembler {
 
     /// Bytes that making and keeping a block takes: (while it is made, until it was sent).
     pub fn cost(feed: &Feed, at: &BlockAt) -> (usize, usize) {
-        let encoded: u64 = at.places.iter().map(|p| feed.size(p.id).min(feed.limits.max_bytes)).sum();
-        let clean = at.places.len() * feed.format.raster.len();
-        (encoded as usize + clean, feed.rows_of(at.places.len()) * feed.image_bytes())
+        match &feed.pipeline {
+            Pipeline::Image(image) => {
+                let encoded: u64 =
+                    at.places.iter().map(|p| feed.size(p.id).min(image.limits.max_bytes)).sum();
+                let clean = at.places.len() * image.format.raster.len();
+                (encoded as usize + clean, feed.rows_of(at.places.len()) * image.bytes())
+            }
+            Pipeline::Tokens(rule) => (0, tokens::bytes(rule, tokens::extent(rule, &at.places))),
+        }
+    }
+
+    /// Bytes that an ordinary slot takes: (while it is made, until it was sent).
+    pub fn slot_cost(feed: &Feed) -> (usize, usize) {
+        match &feed.pipeline {
+            Pipeline::Image(image) => {
+                (image.format.raster.len() + image.mean_record_bytes as usize, image.bytes())
+            }
+            Pipeline::Tokens(rule) => {
+                let (tokens, pieces) = (u64::from(rule.seq_len), u64::from(rule.most_pieces()));
+                (0, tokens::bytes(rule, Extent { rows: 1, tokens, pieces }))
+            }
+        }
+    }
+
+    /// Rows of `places`, and tokens and pieces in them; pictures have neither.
+    pub fn extent(feed: &Feed, places: &[Place]) -> Extent {
+        match &feed.pipeline {
+            Pipeline::Image(_) => Extent { rows: feed.rows_of(places.len()) as u64, tokens: 0, pieces: 0 },
+            Pipeline::Tokens(rule) => tokens::extent(rule, places),
+        }
     }
 
     /// Makes a block. `permit` is held until its pixels were sent; `turns` is the stream's share of the CPU pool: blocks
@@ -161,6 +215,9 @@ impl Assembler {
         turns: &Semaphore,
     ) -> Result<Block, AssembleError> {
         let start = Instant::now();
+        if feed.tokens().is_some() {
+            return self.tokens(feed, at, permit).await;
+        }
         let encoded = self.read(&feed, &at).await?;
         Stage::Read.done(start);
         let _turn = turns.acquire().await.expect("never closed");
@@ -172,12 +229,29 @@ impl Assembler {
             }
             // A panic here would take the process down with every other stream.
             let made = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                rows::make(&feed, &at, &encoded, &slabs, permit)
+                let image = feed.image().expect("rows of tokens are made above");
+                rows::make(&feed, image, &at, &encoded, &slabs, permit)
             }));
             let _ =
                 answer.send(made.unwrap_or_else(|panic| Err(AssembleError::Panic(message(panic.as_ref())))));
         });
         made.await.unwrap_or_else(|_| Err(AssembleError::Panic("the CPU pool is gone".into())))
+    }
+
+    /// Makes a block of tokens on one reader thread.
+    async fn tokens(
+        &self,
+        feed: Arc<Feed>,
+        at: BlockAt,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Block, AssembleError> {
+        let reader = self.readers.clone().acquire_owned().await.expect("never closed");
+        let slabs = self.slabs.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let _reader = reader;
+            tokens::make(&feed, &at, &slabs, permit)
+        });
+        made.await.unwrap_or_else(|lost| Err(AssembleError::Panic(lost.to_string())))
     }
 
     /// Reads every record of a block; a record over the job's size limit is not read at all.
@@ -189,7 +263,8 @@ impl Assembler {
                 let permit = readers.acquire_owned().await.expect("never closed");
                 let run = tokio::task::spawn_blocking(move || {
                     let _permit = permit;
-                    ids.into_iter().map(|id| read(&feed, id)).collect::<Result<Vec<_>, _>>()
+                    let limit = feed.image().map_or(0, |image| image.limits.max_bytes);
+                    ids.into_iter().map(|id| read(&feed, id, limit)).collect::<Result<Vec<_>, _>>()
                 });
                 run.await.unwrap_or_else(|lost| Err(AssembleError::Panic(lost.to_string())))
             }
@@ -201,20 +276,24 @@ impl Assembler {
 /// A record's bytes, or why they were not read.
 type Encoded = Result<Bytes, DecodeError>;
 
-/// Reads one record, trying again when the system fails.
-fn read(feed: &Feed, id: SampleId) -> Result<Encoded, AssembleError> {
-    let (size, limit) = (feed.size(id), feed.limits.max_bytes);
+/// Reads one record; `limit` is the job's of its encoded size.
+fn read(feed: &Feed, id: SampleId, limit: u64) -> Result<Encoded, AssembleError> {
+    let size = feed.size(id);
     if size > limit {
         return Ok(Err(DecodeError::Limit { what: "encoded size in bytes", value: size, limit }));
     }
     let group = &feed.groups[id.group as usize];
+    let bytes = retried(|| group.source.read(group.record(id.index)))?;
+    metrics::reads(1, bytes.len() as u64, true);
+    Ok(Ok(bytes))
+}
+
+/// Reads, trying again when the system fails.
+fn retried<T>(mut read: impl FnMut() -> Result<T, SourceError>) -> Result<T, AssembleError> {
     let mut pauses = RETRY_PAUSES.iter();
     loop {
-        let error = match group.source.read(group.record(id.index)) {
-            Ok(bytes) => {
-                metrics::reads(1, bytes.len() as u64, true);
-                return Ok(Ok(bytes));
-            }
+        let error = match read() {
+            Ok(read) => return Ok(read),
             Err(error) => error,
         };
         match (&error, pauses.next()) {

@@ -4,7 +4,7 @@ use super::{AssembleError, Block, BlockAt, Encoded, Slabs, read};
 use crate::batch::{Piece, SampleId, flags};
 use crate::decode::{DecodeError, Decoder, peek};
 use crate::exec;
-use crate::job::{Feed, Place};
+use crate::job::{Feed, Image, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{Plan, block, view};
 use rayon::prelude::*;
@@ -60,20 +60,21 @@ thread_local! {
 /// Decodes, plans and mixes a block whose records are `encoded`.
 pub(super) fn make(
     feed: &Feed,
+    image: &Image,
     at: &BlockAt,
     encoded: &[Encoded],
     slabs: &Slabs,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Result<Block, AssembleError> {
     let start = Instant::now();
-    let mut clean = slabs.take(at.places.len() * feed.format.raster.len());
-    let samples = decode(feed, at, encoded, &mut clean)?;
+    let mut clean = slabs.take(at.places.len() * image.format.raster.len());
+    let samples = decode(feed, image, at, encoded, &mut clean)?;
     let start = Stage::Decode.done(start);
-    let plan = plan(feed, at, &samples);
-    let mut out = slabs.take(plan.rows.len() * feed.image_bytes());
-    let rows = out.par_chunks_exact_mut(feed.image_bytes()).zip(&plan.rows);
+    let plan = plan(feed, image, at, &samples);
+    let mut out = slabs.take(plan.rows.len() * image.bytes());
+    let rows = out.par_chunks_exact_mut(image.bytes()).zip(&plan.rows);
     rows.for_each(|(out, row)| {
-        DESK.with_borrow_mut(|desk| exec::run(row, &clean, &feed.format, &mut desk.mix, out));
+        DESK.with_borrow_mut(|desk| exec::run(row, &clean, &image.format, &mut desk.mix, out));
     });
     drop(clean);
     let start = Stage::Execute.done(start);
@@ -81,40 +82,44 @@ pub(super) fn make(
         Some(permit) => out.hold(permit),
         None => out,
     };
-    let image = Piece::new(out.freeze());
+    let tensors = vec![Piece::new(out.freeze())];
     Stage::Checksum.done(start);
-    count(feed, &samples, &plan);
-    Ok(Block { image, plan, samples })
+    count(feed, &samples);
+    metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
+    Ok(Block { tensors, plan, samples })
 }
 
 /// A block step by step, for pictures: clean rows of its slots (u8, in the feed's raster), samples and plan.
 ///
 /// # Errors
 /// As [`super::Assembler::block`].
-pub fn show(feed: &Feed, at: &BlockAt) -> Result<(Vec<u8>, Vec<Sample>, Plan), AssembleError> {
-    let encoded = at.places.iter().map(|p| read(feed, p.id)).collect::<Result<Vec<_>, _>>()?;
-    let mut clean = vec![0; at.places.len() * feed.format.raster.len()];
-    let samples = decode(feed, at, &encoded, &mut clean)?;
-    let plan = plan(feed, at, &samples);
+pub fn show(feed: &Feed, image: &Image, at: &BlockAt) -> Result<(Vec<u8>, Vec<Sample>, Plan), AssembleError> {
+    let limit = image.limits.max_bytes;
+    let encoded = at.places.iter().map(|p| read(feed, p.id, limit)).collect::<Result<Vec<_>, _>>()?;
+    let mut clean = vec![0; at.places.len() * image.format.raster.len()];
+    let samples = decode(feed, image, at, &encoded, &mut clean)?;
+    let plan = plan(feed, image, at, &samples);
     Ok((clean, samples, plan))
 }
 
 fn decode(
     feed: &Feed,
+    image: &Image,
     at: &BlockAt,
     encoded: &[Encoded],
     clean: &mut [u8],
 ) -> Result<Vec<Sample>, AssembleError> {
-    let rows = clean.par_chunks_exact_mut(feed.format.raster.len());
+    let rows = clean.par_chunks_exact_mut(image.format.raster.len());
     let slots = rows.zip(&at.places).zip(encoded).enumerate();
     let one = |(i, ((row, place), encoded)): (usize, ((&mut [u8], &Place), &Encoded))| {
-        DESK.with_borrow_mut(|desk| sample(feed, at.step, at.slot + i as u64, place, encoded, desk, row))
+        let at = At { image, step: at.step, slot: at.slot + i as u64 };
+        DESK.with_borrow_mut(|desk| sample(feed, at, place, encoded, desk, row))
     };
     let samples = slots.map(one).collect::<Result<Vec<_>, _>>()?;
     let bad: Vec<&Replaced> = samples.iter().filter_map(|s| s.replaced.as_ref()).collect();
     metrics::replaced(bad.len() as u64);
-    let limit = feed.max_bad_fraction;
-    match (feed.tally.add(samples.len() as u64, bad.len() as u64, limit), bad.last()) {
+    let limit = image.max_bad_fraction;
+    match (image.tally.add(samples.len() as u64, bad.len() as u64, limit), bad.last()) {
         (Err((seen, bad)), Some(Replaced { record, reason, .. })) => {
             let (record, reason) = (record.clone(), reason.to_string());
             Err(AssembleError::TooManyBad { bad, seen, limit, record, reason })
@@ -123,11 +128,18 @@ fn decode(
     }
 }
 
+/// Where a picture is drawn for.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    image: &'a Image,
+    step: u64,
+    slot: u64,
+}
+
 /// Fills one clean row, from another record of the group when the slot's own is bad.
 fn sample(
     feed: &Feed,
-    step: u64,
-    slot: u64,
+    at: At<'_>,
     place: &Place,
     encoded: &Encoded,
     desk: &mut Desk,
@@ -138,14 +150,14 @@ fn sample(
         let group = &feed.groups[id.group as usize];
         Sample { id, label: group.label(group.record(id.index)), flags, replaced }
     };
-    let Err(reason) = picture(feed, step, slot, encoded, desk, row) else {
+    let Err(reason) = picture(at, encoded, desk, row) else {
         return Ok(of(place.id, padded, None));
     };
     let record = feed.record_name(place.id);
     let mut probes = 0;
     while let Some(id) = feed.order.probe(place, probes).filter(|_| probes < PROBES) {
         probes += 1;
-        if picture(feed, step, slot, &read(feed, id)?, desk, row).is_ok() {
+        if picture(at, &read(feed, id, at.image.limits.max_bytes)?, desk, row).is_ok() {
             tracing::warn!(%record, %reason, "bad record replaced");
             let replaced = Replaced { record, reason, probes };
             return Ok(of(id, padded | flags::REPLACED, Some(replaced)));
@@ -154,43 +166,37 @@ fn sample(
     Err(AssembleError::NoReplacement { record, reason, probes })
 }
 
-fn picture(
-    feed: &Feed,
-    step: u64,
-    slot: u64,
-    encoded: &Encoded,
-    desk: &mut Desk,
-    row: &mut [u8],
-) -> Result<(), DecodeError> {
+fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Result<(), DecodeError> {
+    let At { image, step, slot } = at;
     let bytes = encoded.as_ref().map_err(Clone::clone)?;
-    let peek = peek(bytes, feed.limits)?;
+    let peek = peek(bytes, image.limits)?;
     let pixels = u64::from(peek.height) * u64::from(peek.width);
     // Held while it is decoded; a lock that a panic poisoned guards nothing that could be broken.
     let _alone = (pixels > LARGE_PIXELS).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
-    let view = view::draw(&feed.view, &peek, &feed.view_stream, step, slot);
+    let view = view::draw(&image.view, &peek, &image.view_stream, step, slot);
     let len = view.size.0 as usize * view.size.1 as usize * crate::batch::CHANNELS;
     desk.crop.resize(len, 0);
     desk.decoder.decode(bytes, &peek, &view.crop, view.size, &mut desk.crop)?;
-    exec::finish(&view, &desk.crop, &feed.format.raster, &mut desk.scratch, row);
+    exec::finish(&view, &desk.crop, &image.format.raster, &mut desk.scratch, row);
     Ok(())
 }
 
-fn plan(feed: &Feed, at: &BlockAt, samples: &[Sample]) -> Plan {
+fn plan(feed: &Feed, image: &Image, at: &BlockAt, samples: &[Sample]) -> Plan {
     let labels: Vec<i32> = samples.iter().map(|s| s.label).collect();
     let place = block::Place {
-        stream: &feed.mix_stream,
-        fields: &feed.fields,
+        stream: &image.mix_stream,
+        fields: &image.fields,
         step: at.step,
         epoch: feed.order.epoch(at.step),
         slot: at.slot,
-        size: (feed.view.height, feed.view.width),
+        size: (image.view.height, image.view.width),
     };
-    block::block(&feed.mix, &place, &labels)
+    block::block(&image.mix, &place, &labels)
 }
 
-fn count(feed: &Feed, samples: &[Sample], plan: &Plan) {
+/// Counts rows of each group.
+pub(super) fn count(feed: &Feed, samples: &[Sample]) {
     let mut rows = vec![0; feed.groups.len()];
     samples.iter().for_each(|s| rows[s.id.group as usize] += 1);
     metrics::group_rows(feed.groups.iter().map(|g| g.name.as_str()).zip(rows));
-    metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
 }

@@ -1,18 +1,21 @@
 //! `mixfeed check`.
 
 use super::serve;
+use crate::assemble::Assembler;
 use crate::batch::Crop;
 use crate::config::Config;
 use crate::decode::{DecodeError, Decoder, Limits, peek};
-use crate::job;
-use crate::source::{Source, SourceError};
+use crate::source::{Corpus, Source, SourceError};
+use crate::{job, store};
 use anyhow::bail;
 use indicatif::ProgressBar;
-use rayon::prelude::*;
+use rayon::{iter::Either, prelude::*};
 use std::path::PathBuf;
 
 /// Bad records that are listed by name.
 const LISTED: usize = 50;
+/// Tokens of a document that are read at once.
+const READ_TOKENS: usize = 1 << 16;
 /// Limits when no job says otherwise: the defaults of a job spec.
 const LIMITS: Limits = Limits { max_pixels: 100_000_000, max_bytes: 64 << 20 };
 
@@ -36,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         wrong += check_source(name, source.as_ref(), args.records);
     }
     for (name, spec) in config.jobs {
-        match job::resolve(&name, spec, &sources) {
+        match job::resolve(&name, spec, &sources).and_then(|draft| draft.open(&store::memory())) {
             Ok(job) => describe(&job, &config.server),
             Err(error) => {
                 say!("job {name}: {error}");
@@ -53,14 +56,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn check_source(name: &str, source: &dyn Source, most: usize) -> usize {
     let index = source.index();
-    let total = index.records.len();
-    say!("source {name}: {}, {total} records, {} classes", source.kind(), index.classes.len());
+    let total = index.len();
+    let what = if source.tokens().is_some() { "documents" } else { "records" };
+    say!("source {name}: {}, {total} {what}, {} classes", source.kind(), index.classes.len());
     for group in &index.groups {
         let empty = if group.records.is_empty() { ", EMPTY: no job can name it" } else { "" };
-        say!("  group {name}/{}: {} records{empty}", group.name, group.records.len());
+        say!("  group {name}/{}: {} {what}{empty}", group.name, group.records.len());
     }
     for note in source.notes() {
         say!("  note: {note}");
+    }
+    if let Some(corpus) = source.tokens() {
+        return check_documents(corpus, total, most);
     }
     let step = if most == 0 { 1 } else { total.div_ceil(most).max(1) };
     let numbers: Vec<usize> = (0..total).step_by(step).collect();
@@ -84,6 +91,35 @@ fn check_source(name: &str, source: &dyn Source, most: usize) -> usize {
     bad.len()
 }
 
+/// Reads documents whole; returns how many cannot be read.
+fn check_documents(corpus: &dyn Corpus, total: usize, most: usize) -> usize {
+    let step = if most == 0 { 1 } else { total.div_ceil(most).max(1) };
+    let numbers: Vec<usize> = (0..total).step_by(step).collect();
+    let bar = ProgressBar::new(numbers.len() as u64);
+    let read = |number: &usize| {
+        bar.inc(1);
+        let document = *number as u32;
+        let (mut ids, mut largest, tokens) = (vec![[0; 4]; READ_TOKENS], 0, corpus.len(document));
+        for from in (0..tokens).step_by(READ_TOKENS) {
+            let ids = &mut ids[..(tokens - from).min(READ_TOKENS as u64) as usize];
+            corpus.read(document, from, ids).map_err(|error| format!("document {document}: {error}"))?;
+            largest = ids.iter().map(|id| u32::from_le_bytes(*id)).fold(largest, u32::max);
+        }
+        Ok((tokens, largest))
+    };
+    let (good, bad): (Vec<_>, Vec<_>) =
+        numbers.par_iter().map(read).partition_map(|read: Result<(u64, u32), String>| match read {
+            Ok(good) => Either::Left(good),
+            Err(why) => Either::Right(why),
+        });
+    bar.finish_and_clear();
+    let tokens: u64 = good.iter().map(|(tokens, _)| tokens).sum();
+    let largest = good.iter().map(|(_, id)| id).max().unwrap_or(&0);
+    say!("  read {} documents, {tokens} tokens, largest id {largest}, {} bad", numbers.len(), bad.len());
+    bad.iter().take(LISTED).for_each(|why| say!("  bad: {why}"));
+    bad.len()
+}
+
 fn decode(source: &dyn Source, number: usize, decoder: &mut Decoder) -> Result<(), String> {
     let bytes = source.read(number as u32).map_err(|e: SourceError| e.to_string())?;
     let whole = |decoder: &mut Decoder| -> Result<(), DecodeError> {
@@ -97,7 +133,7 @@ fn decode(source: &dyn Source, number: usize, decoder: &mut Decoder) -> Result<(
 fn describe(job: &job::Job, server: &crate::config::Server) {
     let feed = &job.feed;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let block = feed.rows_of(feed.mix_block as usize) as u64 * feed.image_bytes() as u64;
+    let block = feed.rows_of(feed.mix_block as usize) as u64 * Assembler::slot_cost(feed).1 as u64;
     say!("job {}: digest {}", job.name, job::hex(&job.digest));
     say!(
         "  world sizes {:?}, steps {}",
@@ -107,6 +143,18 @@ fn describe(job: &job::Job, server: &crate::config::Server) {
             None => "without end".into(),
         }
     );
+    if let Some(tokens) = feed.tokens() {
+        for (group, table) in feed.groups.iter().zip(&tokens.tables) {
+            let (rows, served, left) = (table.rows(), table.tokens(), table.left());
+            say!("  {}: {rows} rows of {served} tokens an epoch, {left} tokens fill no row", group.name);
+        }
+    }
+    if let Some(held) = &job.held {
+        let sets = feed.groups.iter().zip(&held.groups).zip(&held.sets);
+        sets.for_each(|((group, held), set)| {
+            say!("  {}: {} held out, {} eval rows", group.name, held.records(), set.rows);
+        });
+    }
     say!("  one step {:.1} MiB, one block {:.1} MiB", mib(crate::wire::job_info(job).step_bytes), mib(block));
     let streams = server.memory.0 / server.prefetch().0.max(1);
     say!(

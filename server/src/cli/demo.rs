@@ -1,6 +1,6 @@
 //! `mixfeed demo`.
 
-use super::{photos, serve, sheet::Shown};
+use super::{learn, photos, serve, sheet::Shown};
 use crate::job::Feed;
 use crate::picture;
 use crate::plan::image;
@@ -22,6 +22,9 @@ pub struct Args {
     /// Batches to pull.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     batches: u64,
+    /// Learn the mixture of three embedded texts instead, against equal shares, and plot it.
+    #[arg(long)]
+    mixture: bool,
     /// Seed of the job.
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -29,6 +32,9 @@ pub struct Args {
 
 /// Starts a server, pulls from it over TCP, draws what came.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    if args.mixture {
+        return learn::run(&args.out, args.seed).await;
+    }
     let (stop, stopped) = watch::channel(false);
     let running =
         crate::start(&serve::private(), photos::sources(), Default::default(), None, stopped).await?;
@@ -80,24 +86,25 @@ fn describe(batch: &Batch) {
 /// Writes the sheets; every pixel of "result" came over the wire.
 fn draw(args: &Args, feed: &Feed, batch: &Batch) -> anyhow::Result<()> {
     let shown = &Shown::new(feed, batch.step())?;
+    let image = feed.image().context("the demo's job has pictures")?;
     let pixels = batch.images()?.as_u8()?;
-    let received: Vec<&[u8]> = pixels.chunks_exact(feed.image_bytes()).collect();
+    let received: Vec<&[u8]> = pixels.chunks_exact(image.bytes()).collect();
     for (i, row) in received.iter().enumerate() {
-        ensure!(shown.result(feed, i) == *row, "row {i} came over the wire with other bytes than were made");
+        ensure!(shown.result(i) == *row, "row {i} came over the wire with other bytes than were made");
     }
     say!("checked    all {} rows of the first batch: bytes received are the bytes made", received.len());
 
     // Of each policy the row that shows most of both pictures.
     let even = |i: &usize| (shown.plan.rows[*i].own * 1e3 - 500.0).abs() as u32;
     let of = |p: usize| (0..received.len()).filter(move |i| shown.plan.rows[*i].policy == Some(p as u32));
-    let lines = (0..feed.mix.members.len()).filter_map(|p| of(p).min_by_key(even));
-    let lines = lines.map(|i| shown.line(feed, i, received[i]));
+    let lines = (0..image.mix.members.len()).filter_map(|p| of(p).min_by_key(even));
+    let lines = lines.map(|i| shown.line(i, received[i]));
     let subtitle = "one row per policy; label weights under each result are what the trainer receives".into();
     let sheet =
         picture::Sheet { title: "mixfeed demo: mixing policies".into(), subtitle, lines: lines.collect() };
 
-    let picture = |i: usize| picture::Picture::from_row(received[i], &feed.format.raster);
-    let cells: Vec<_> = (0..received.len().min(24)).map(|i| (picture(i), shown.caption(feed, i))).collect();
+    let picture = |i: usize| picture::Picture::from_row(received[i], &image.format.raster);
+    let cells: Vec<_> = (0..received.len().min(24)).map(|i| (picture(i), shown.caption(i))).collect();
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create `{}`", args.out.display()))?;
     for (name, png) in [
         ("policies.png", sheet.png()?),

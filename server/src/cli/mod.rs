@@ -7,13 +7,18 @@ macro_rules! say {
 
 mod check;
 mod demo;
+mod estimators;
+mod fit;
 mod healthcheck;
+mod learn;
+mod mixture;
 mod photos;
 mod policies;
 mod preview;
 mod pull;
 mod serve;
 mod sheet;
+mod tokenize;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::{IsTerminal, Write};
@@ -44,16 +49,24 @@ enum LogFormat {
 enum Command {
     /// Serve the sources of a config file.
     Serve(serve::Args),
-    /// Serve embedded photographs, pull mixed batches over TCP, write pictures to look at.
+    /// Serve embedded photographs, pull mixed batches over TCP, write pictures to look at; with `--mixture`, learn a mixture.
     Demo(demo::Args),
     /// Pull batches as a trainer would and print samples/s, GB/s and the time spent waiting.
     Pull(pull::Args),
     /// List the mixing policies with their parameters.
     Policies(policies::Args),
+    /// List the estimators of mixtures with their parameters and the reports that they live on.
+    Estimators(estimators::Args),
+    /// Show how a job's mixture stands and went, draw it, follow it, or set its weights.
+    Mixture(mixture::Args),
     /// Open every source of a config file, decode every record, list bad ones, estimate memory.
     Check(check::Args),
+    /// Tokenise the text sources of a config file ahead of serving.
+    Tokenize(tokenize::Args),
     /// Draw what a policy does: base, partner, mask, result.
     Preview(preview::Args),
+    /// Fit a mixing law or a regression to a table of finished runs; print the best weights.
+    Fit(fit::Args),
     /// Ask a server whether it serves; for container health checks.
     Healthcheck(healthcheck::Args),
 }
@@ -107,8 +120,12 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
         Command::Pull(args) => runtime.block_on(pull::run(args)),
         Command::Policies(args) => policies::run(&args),
+        Command::Estimators(args) => estimators::run(&args),
+        Command::Mixture(args) => runtime.block_on(mixture::run(args)),
         Command::Check(args) => check::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Preview(args) => preview::run(&args),
+        Command::Fit(args) => fit::run(&args),
         Command::Healthcheck(args) => runtime.block_on(healthcheck::run(args)),
     };
     // Blocking reads of a dead disk must not keep the process.

@@ -2,7 +2,7 @@
 
 use super::{photos, serve, sheet::Shown};
 use crate::config::Config;
-use crate::{job, picture};
+use crate::{job, picture, store};
 use anyhow::{Context, bail};
 use mixfeed_proto as v1;
 use std::{collections::BTreeMap, path::PathBuf};
@@ -49,11 +49,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(group) = group {
         spec.groups[0].group = group;
     }
-    let job = job::resolve("preview", spec, &sources)?;
+    let job = job::resolve("preview", spec, &sources)?.open(&store::memory())?;
     let feed = &job.feed;
     let shown = Shown::new(feed, 0)?;
     let rows = 0..args.rows as usize;
-    let lines = rows.map(|i| shown.line(feed, i, &shown.result(feed, i))).collect();
+    let lines = rows.map(|i| shown.line(i, &shown.result(i))).collect();
     let subtitle = job.spec.mix.as_ref().and_then(|m| m.policies.first()).map(describe).unwrap_or_default();
     let sheet = picture::Sheet { title: format!("mixfeed: {}", args.policy), subtitle, lines };
     std::fs::write(&args.out, sheet.png()?)

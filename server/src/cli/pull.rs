@@ -88,7 +88,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         if i >= args.warmup {
             batches += 1;
-            samples += batch.images()?.shape[0] as u64;
+            samples += batch.rows()? as u64;
             bytes += batch.bytes() as u64;
         }
         bar.inc(1);

@@ -10,6 +10,9 @@ use std::{
     sync::Arc,
 };
 
+/// Folder for state when nobody says.
+const STATE: &str = "mixfeed-state";
+
 /// Flags; each one beats the file.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -28,6 +31,9 @@ pub struct Args {
     /// Memory that may be promised to streams, such as "2GiB".
     #[arg(long, env = "MIXFEED_MEMORY")]
     memory: Option<Size>,
+    /// Folder for what must outlive the process; empty keeps it in memory only.
+    #[arg(long, env = "MIXFEED_STATE")]
+    state: Option<String>,
     /// Write the addresses to this file as JSON once the server serves.
     #[arg(long)]
     ready_file: Option<PathBuf>,
@@ -45,6 +51,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     server.threads = args.threads.unwrap_or(server.threads);
     server.memory = args.memory.unwrap_or(server.memory);
+    server.state = Some(state(args.state, server.state.take(), &args.config));
     if let Some((key, why)) = server.misfit() {
         anyhow::bail!("`{key}` {why}");
     }
@@ -72,6 +79,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The folder of the flag (relative to here), or of the file (relative to it), or the default beside the file.
+fn state(flag: Option<String>, file: Option<String>, config: &Path) -> String {
+    let base = config.parent().unwrap_or(Path::new("."));
+    match (flag, file) {
+        (Some(flag), _) => flag,
+        (None, Some(file)) if file.is_empty() => file,
+        (None, file) => base.join(file.as_deref().unwrap_or(STATE)).display().to_string(),
+    }
+}
+
 /// Written whole and moved into place: a reader never sees half a file.
 fn ready(file: &Path, running: &crate::Running) -> std::io::Result<()> {
     let text = serde_json::json!({ "grpc": running.endpoints, "http": running.http }).to_string();
@@ -95,7 +112,7 @@ pub fn open(
         })?;
         bar.finish_and_clear();
         let index = source.index();
-        let (records, groups) = (index.records.len(), index.groups.len());
+        let (records, groups) = (index.len(), index.groups.len());
         tracing::info!(source = name, kind = source.kind(), records, groups, "source opened");
         for note in source.notes() {
             tracing::warn!(source = name, "{note}");

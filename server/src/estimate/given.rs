@@ -36,8 +36,13 @@ impl Method for Given {
             let (method, name) = (self.name(), "shares".into());
             return Err(MethodError::Vector { method, name, why: "sums to 0, want more".into() });
         }
-        Ok(Box::new(Held { shares: raw.iter().map(|w| w / sum).collect() }))
+        Ok(held(raw.iter().map(|w| w / sum).collect()))
     }
+}
+
+/// An estimator of shares that never change by themselves.
+pub(super) fn held(shares: Vec<f64>) -> Box<dyn Estimator> {
+    Box::new(Held { shares })
 }
 
 /// Shares that never change by themselves.

@@ -7,10 +7,37 @@
 //! keeper turns its windows into entries of the mixture log, collects reports, reduces those of several ranks
 //! ([`reduce`]) and bounds its shares ([`post`]). The same evidence in the same order gives the same bits.
 
+mod ado;
+mod aioli;
+mod cholesky;
+mod curve;
+mod doge;
+mod doremi;
+pub mod eg;
+pub mod fit;
+mod fold;
 mod given;
+pub mod hamilton;
+mod odm;
+mod pike;
+#[cfg(test)]
+mod plants;
+pub mod post;
+mod proportional;
+mod quadratic;
+pub mod reduce;
+mod schedule;
+mod simplex;
+mod skill_it;
+pub mod solve;
 mod state;
+mod stratified;
+mod table;
+mod temperature;
+mod tikmix;
 
 pub use state::{Reader, StateError, Writer};
+pub use table::{table, wanted};
 
 use crate::args::{Args, Choice, Declared, Param};
 use std::collections::BTreeMap;
@@ -294,7 +321,22 @@ pub trait Method: Sync + std::fmt::Debug {
 }
 
 /// Every method, by name.
-pub const METHODS: &[&dyn Method] = &[&given::Given];
+pub const METHODS: &[&dyn Method] = &[
+    &given::Given,
+    &stratified::Stratified,
+    &proportional::Proportional,
+    &temperature::Temperature,
+    &schedule::Schedule,
+    &aioli::Aioli,
+    &doge::Doge,
+    &doremi::Doremi,
+    &skill_it::SkillIt,
+    &odm::Odm,
+    &ado::Ado,
+    &pike::Pike,
+    &tikmix::TikmixD,
+    &tikmix::TikmixM,
+];
 
 /// The method called `name`.
 pub fn by_name(name: &str) -> Option<&'static dyn Method> {

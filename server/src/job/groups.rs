@@ -1,6 +1,6 @@
 //! Groups of a spec: "SOURCE" expanded, class names joined, exhaustion rules.
 
-use super::{JobError, JobGroup, check::Check, known_names};
+use super::{JobError, JobGroup, Pipeline, check::Check, known_names};
 use crate::mixture::{Exhaustion, GroupRule, Weights};
 use crate::source::Source;
 use mixfeed_proto as v1;
@@ -15,16 +15,27 @@ const MAX_GROUPS: usize = 8_192;
 /// Most groups that may leave: each departure keeps a table of all groups.
 const MAX_LEAVING: usize = 1_024;
 
-/// Expands the groups of `spec` in place and returns them with the class names of the job.
+/// The groups of a spec.
+pub(super) struct Expanded {
+    /// Groups in order, without weights.
+    pub groups: Vec<JobGroup>,
+    /// Class names of the job.
+    pub classes: Vec<String>,
+    /// Number of the entry that each group came from.
+    pub entries: Vec<usize>,
+}
+
+/// Expands the groups of `spec` in place. `documents` says which kind of source is wanted.
 ///
 /// # Errors
 /// [`JobError::Unknown`] for a source or group that there is not, [`JobError::Invalid`] at once when there are too many
 /// or one is named twice: going on would cost more than it tells.
-pub(super) fn resolve(
+pub(super) fn expand(
     check: &mut Check,
     spec: &mut v1::JobSpec,
     sources: &BTreeMap<String, Arc<dyn Source>>,
-) -> Result<(Vec<JobGroup>, Vec<String>), JobError> {
+    documents: bool,
+) -> Result<Expanded, JobError> {
     check.ensure(!spec.groups.is_empty(), "groups", || "is empty, want at least one".into());
     let weighted = spec.groups.iter().filter(|g| g.weight.is_some()).count();
     check.ensure(weighted == 0 || weighted == spec.groups.len(), "groups.weight", || {
@@ -32,9 +43,9 @@ pub(super) fn resolve(
     });
     let mut expansion =
         Expansion { sources, known: BTreeMap::new(), classes: Classes::default(), out: Vec::new() };
-    let (mut raw, mut expanded, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-    for entry in &spec.groups {
-        for (group, share) in expansion.expand(entry)? {
+    let (mut entries, mut expanded, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    for (number, entry) in spec.groups.iter().enumerate() {
+        for group in expansion.expand(entry)? {
             if !seen.insert(group.name.clone()) || seen.len() > MAX_GROUPS {
                 let twice = format!("`{}` is named twice", group.name);
                 let many = format!("are more than {MAX_GROUPS}");
@@ -42,19 +53,44 @@ pub(super) fn resolve(
                 return std::mem::take(check).finish().map(|()| unreachable!("a misfit was just noted"));
             }
             check.ensure(!group.is_empty(), "groups.group", || format!("`{}` has no record", group.name));
-            let weight = entry.weight.map_or(group.len() as f64, |w| w * share);
-            raw.push(weight);
-            expanded.push(v1::GroupSpec { group: group.name.clone(), weight: Some(weight), ..entry.clone() });
+            check.ensure(group.source.tokens().is_some() == documents, "groups.group", || {
+                let (has, want) = if documents { ("records", "documents") } else { ("documents", "records") };
+                let pipeline = if documents { "tokens" } else { "image" };
+                format!("`{}` has {has}, want {want} with `{pipeline}`", group.name)
+            });
+            expanded.push(v1::GroupSpec { group: group.name.clone(), ..entry.clone() });
+            entries.push(number);
             expansion.out.push(group);
         }
     }
+    spec.groups = expanded;
+    Ok(Expanded { groups: expansion.out, classes: expansion.classes.names, entries })
+}
+
+/// Sets the weight of every group: what its entry says, shared by size among the groups of one entry; by size alone when
+/// no entry says anything. `entries` are those of [`Expanded`].
+pub(super) fn weigh(
+    check: &mut Check,
+    spec: &mut v1::JobSpec,
+    groups: &mut [JobGroup],
+    entries: &[usize],
+    pipeline: &Pipeline,
+) {
+    let sizes: Vec<u64> = groups.iter().enumerate().map(|(g, group)| pipeline.size(g, group)).collect();
+    let mut totals: BTreeMap<usize, u64> = BTreeMap::new();
+    entries.iter().zip(&sizes).for_each(|(entry, size)| *totals.entry(*entry).or_default() += size);
+    let mut raw = Vec::with_capacity(groups.len());
+    for ((given, entry), size) in spec.groups.iter_mut().zip(entries).zip(&sizes) {
+        let share = *size as f64 / totals[entry].max(1) as f64;
+        let weight = given.weight.map_or(*size as f64, |w| w * share);
+        raw.push(weight);
+        given.weight = Some(weight);
+    }
     match Weights::normalise(&raw) {
-        Ok(weights) => expansion.out.iter_mut().zip(weights.shares()).for_each(|(g, w)| g.weight = *w),
-        Err(error) if !spec.groups.is_empty() => check.fail("groups.weight", error.to_string()),
+        Ok(weights) => groups.iter_mut().zip(weights.shares()).for_each(|(g, w)| g.weight = *w),
+        Err(error) if !groups.is_empty() => check.fail("groups.weight", error.to_string()),
         Err(_) => {}
     }
-    spec.groups = expanded;
-    Ok((expansion.out, expansion.classes.names))
 }
 
 /// What is known of a source while a spec is expanded.
@@ -74,8 +110,8 @@ struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
-    /// The groups that an entry names, each with its share of the entry's records.
-    fn expand(&mut self, entry: &v1::GroupSpec) -> Result<Vec<(JobGroup, f64)>, JobError> {
+    /// The groups that an entry names.
+    fn expand(&mut self, entry: &v1::GroupSpec) -> Result<Vec<JobGroup>, JobError> {
         let (source_name, group_name) = match entry.group.split_once('/') {
             Some((source, group)) => (source, Some(group)),
             None => (entry.group.as_str(), None),
@@ -94,11 +130,10 @@ impl Expansion<'_> {
                 known: known_names(index.groups.iter().map(|g| g.name.as_str())),
             });
         }
-        let total: usize = chosen.iter().map(|&g| index.groups[g].records.len()).sum();
         let group = |g: usize| {
             let name = format!("{source_name}/{}", index.groups[g].name);
-            let share = index.groups[g].records.len() as f64 / total.max(1) as f64;
-            (JobGroup { name, source: source.clone(), group: g, classes: classes.clone(), weight: 0 }, share)
+            let (source, classes) = (source.clone(), classes.clone());
+            JobGroup { name, source, group: g, classes, weight: 0, chosen: None, rows: None }
         };
         Ok(chosen.into_iter().map(group).collect())
     }

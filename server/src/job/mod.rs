@@ -3,27 +3,30 @@
 mod check;
 mod eval;
 mod groups;
+mod held;
+mod learn;
 mod mix;
 mod order;
+mod pictures;
 mod registry;
 mod resolve;
+mod tokens;
 
 pub use check::Violation;
-pub use order::{Order, Place};
+pub use held::{EvalSet, Held};
+pub use order::{Order, Place, places};
+pub use pictures::{Image, LabelRule, Tally};
 pub use registry::Jobs;
-pub use resolve::{MAX_BATCH, resolve};
+pub use resolve::{Draft, MAX_BATCH, resolve};
+pub use tokens::Tokens;
 
-use crate::batch::{Raster, SampleId};
-use crate::decode::Limits;
-use crate::exec::Format;
-use crate::plan::{block::MixRule, fields::Bank, view::ViewRule};
-use crate::rng::Stream;
+use crate::batch::SampleId;
+use crate::keeper::{Keeper, KeeperError};
+use crate::mixture::Slot;
+use crate::pack::Rule;
 use crate::source::Source;
 use mixfeed_proto as v1;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The numerics of this build: rules of decoder, resampler and executor. Raised by hand when golden digests change.
@@ -79,6 +82,9 @@ pub enum JobError {
     /// A position that cannot be served.
     #[error("{0}")]
     Position(String),
+    /// Its mixture cannot be kept.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
     /// No room for another job.
     #[error("{open} jobs are open, want at most {limit}")]
     TooMany {
@@ -108,7 +114,7 @@ pub fn hex(digest: &[u8]) -> String {
 }
 
 /// One group of a job.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct JobGroup {
     /// "SOURCE/GROUP".
     pub name: String,
@@ -120,20 +126,41 @@ pub struct JobGroup {
     pub classes: Arc<[i32]>,
     /// Share out of 2^32.
     pub weight: u64,
+    /// Positions in the source's group that this one has, ascending; `None` means every one.
+    pub chosen: Option<Arc<[u32]>>,
+    /// Packed rows; `None` when each record is a row.
+    pub rows: Option<u64>,
 }
 
 impl JobGroup {
-    /// Record number in the source of the group's `index`-th record.
+    /// Number in the source of the group's `index`-th record or document, `index` < [`JobGroup::records`].
     pub fn record(&self, index: u64) -> u32 {
-        self.source.index().groups[self.group].records[index as usize]
+        let position = self.chosen.as_ref().map_or(index as usize, |chosen| chosen[index as usize] as usize);
+        self.at(position as u32)
     }
 
-    /// Records in the group.
+    /// Number in the source of the record or document at `position` of the source's group.
+    pub fn at(&self, position: u32) -> u32 {
+        self.source.index().groups[self.group].records[position as usize]
+    }
+
+    /// Positions in the source's group, ascending.
+    pub fn positions(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.records() as u32).map(|i| self.chosen.as_ref().map_or(i, |chosen| chosen[i as usize]))
+    }
+
+    /// Records or documents in the group.
+    pub fn records(&self) -> u64 {
+        let all = self.source.index().groups[self.group].records.len();
+        self.chosen.as_ref().map_or(all, |chosen| chosen.len()) as u64
+    }
+
+    /// Rows of an epoch: records, or packed rows.
     pub fn len(&self) -> u64 {
-        self.source.index().groups[self.group].records.len() as u64
+        self.rows.unwrap_or_else(|| self.records())
     }
 
-    /// True when it has no record.
+    /// True when it has no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -145,13 +172,33 @@ impl JobGroup {
     }
 }
 
-/// How labels are delivered.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LabelRule {
-    /// As (n, classes) instead of pairs.
-    pub dense: bool,
-    /// Label smoothing.
-    pub smoothing: f64,
+/// What becomes of a slot's record.
+#[derive(Debug)]
+pub enum Pipeline {
+    /// Pictures.
+    Image(Box<Image>),
+    /// Packed rows of token ids.
+    Tokens(Tokens),
+}
+
+impl Pipeline {
+    /// Size of group `g` among the others, for weights that nobody gave: rows, or tokens where rows differ.
+    fn size(&self, g: usize, group: &JobGroup) -> u64 {
+        match self {
+            Pipeline::Tokens(tokens) if tokens.ragged() => tokens.tables[g].tokens(),
+            Pipeline::Tokens(_) | Pipeline::Image(_) => group.len(),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Tokens of an epoch of group `g`; records of a job without tokens.
+    fn epoch(&self, g: usize, group: &JobGroup) -> u64 {
+        match self {
+            Pipeline::Tokens(tokens) => tokens.tables[g].tokens(),
+            Pipeline::Image(_) => group.len(),
+        }
+    }
 }
 
 /// A batch sequence: what is shown, in which order, how it is mixed and what it looks like.
@@ -165,60 +212,66 @@ pub struct Feed {
     pub order: Order,
     /// Slots of a pairing block.
     pub mix_block: u64,
-    /// One picture.
-    pub view: ViewRule,
-    /// Mixing.
-    pub mix: MixRule,
-    /// Output.
-    pub format: Format,
-    /// Labels.
-    pub labels: LabelRule,
-    /// Limits of one record.
-    pub limits: Limits,
-    /// Share of bad records above which the feed fails.
-    pub max_bad_fraction: f64,
-    /// Draws of mixing.
-    pub mix_stream: Stream,
-    /// Draws of views.
-    pub view_stream: Stream,
-    /// Random fields.
-    pub fields: Bank,
-    /// Encoded size of a record in bytes, on average.
-    pub mean_record_bytes: u64,
-    /// Records decoded and refused so far, for `max_bad_fraction`.
-    pub tally: Tally,
+    /// What becomes of records.
+    pub pipeline: Pipeline,
 }
 
-/// Counts of decoded and refused records.
-#[derive(Debug, Default)]
-pub struct Tally {
-    seen: AtomicU64,
-    bad: AtomicU64,
-}
-
-/// Records after which the share of bad ones means something; a limit of 0 needs none.
-const TALLY_MIN: u64 = 200;
-
-impl Tally {
-    /// Counts records; returns (seen, bad) when more than `limit` of them were bad.
-    pub fn add(&self, seen: u64, bad: u64, limit: f64) -> Result<(), (u64, u64)> {
-        let seen = self.seen.fetch_add(seen, Ordering::Relaxed) + seen;
-        let bad = self.bad.fetch_add(bad, Ordering::Relaxed) + bad;
-        let counts = limit == 0.0 || seen >= TALLY_MIN;
-        if counts && bad as f64 > limit * seen as f64 { Err((seen, bad)) } else { Ok(()) }
-    }
-}
+/// Bytes of ids that are made at once: per block there are checksums to join, tasks to start and frames to fill.
+const UNIT_BYTES: u64 = 1 << 20;
+/// Bytes of an id as it is sent.
+const ID_BYTES: u64 = 4;
 
 impl Feed {
+    /// How pictures become rows; `None` for jobs without pictures.
+    pub fn image(&self) -> Option<&Image> {
+        match &self.pipeline {
+            Pipeline::Image(image) => Some(image),
+            Pipeline::Tokens(_) => None,
+        }
+    }
+
+    /// How documents become rows; `None` for jobs without documents.
+    pub fn tokens(&self) -> Option<&Tokens> {
+        match &self.pipeline {
+            Pipeline::Image(_) => None,
+            Pipeline::Tokens(tokens) => Some(tokens),
+        }
+    }
+
     /// Pairing blocks of a full step.
     pub fn blocks(&self) -> u64 {
         self.order.batch().div_ceil(self.mix_block)
+    }
+
+    /// Slots that are made at once: a pairing block; of rows of tokens, which nothing pairs, so many blocks as fill
+    /// [`UNIT_BYTES`]. What is sent is the same either way.
+    pub fn unit(&self) -> u64 {
+        let blocks = self.tokens().map_or(1, |tokens| {
+            let block = self.mix_block * u64::from(tokens.seq_len) * ID_BYTES;
+            UNIT_BYTES.div_ceil(block.max(1))
+        });
+        self.mix_block * blocks
     }
 
     /// Numbers of ranks that can share a step, ascending.
     pub fn world_sizes(&self) -> Vec<u32> {
         let blocks = self.blocks();
         (1..=blocks).filter(|r| blocks.is_multiple_of(*r)).map(|r| r as u32).collect()
+    }
+
+    /// Tokens of the first `rows` rows ever served from group `group`; 0 for pictures. Looks at each row of the last,
+    /// unfinished epoch when rows differ.
+    pub fn tokens_served(&self, group: usize, rows: u64) -> u64 {
+        let (Some(tokens), Order::Train(live)) = (self.tokens(), &self.order) else { return 0 };
+        let (epoch, sequence) = (self.groups[group].len(), live.now());
+        let of = |k| u64::from(tokens.row_tokens(sequence.record(Slot { group: group as u32, k })));
+        let whole = rows / epoch;
+        let rest = rows % epoch;
+        let rest = match tokens.rule {
+            Rule::Concat => rest * u64::from(tokens.seq_len),
+            Rule::BestFit | Rule::Document => (whole * epoch..rows).map(of).sum(),
+        };
+        whole * tokens.tables[group].tokens() + rest
     }
 
     /// Encoded size of a record in bytes, as indexed.
@@ -235,7 +288,7 @@ impl Feed {
 
     /// Output rows of a block of `slots`.
     pub fn rows_of(&self, slots: usize) -> usize {
-        self.mix.rows_of(slots)
+        self.image().map_or(slots, |image| image.mix.rows_of(slots))
     }
 
     /// Output rows of `slots` consecutive slots that begin with a block.
@@ -244,16 +297,9 @@ impl Feed {
         (0..slots).step_by(self.mix_block as usize).map(block).sum()
     }
 
-    /// Bytes of one output image.
-    pub fn image_bytes(&self) -> usize {
-        self.format.raster.len() * self.format.dtype.size()
-    }
-
-    /// Shape of one image on the wire.
-    pub fn image_shape(&self) -> [u64; 3] {
-        let Raster { height, width, planes, step } = self.format.raster;
-        let (h, w) = (height as u64, width as u64);
-        if planes == 1 { [h, w, step as u64] } else { [planes as u64, h, w] }
+    /// Label smoothing that is left to the trainer.
+    pub fn smoothing(&self) -> f64 {
+        self.image().map_or(0.0, |image| if image.labels.dense { 0.0 } else { image.labels.smoothing })
     }
 }
 
@@ -268,19 +314,23 @@ pub struct Job {
     pub digest: [u8; 32],
     /// Its training batches.
     pub feed: Arc<Feed>,
+    /// Its mixture.
+    pub keeper: Arc<Keeper>,
+    /// What is held out of them; `None` when nothing is.
+    pub held: Option<Held>,
     /// Turns true when the job is closed.
     pub closed: watch::Sender<bool>,
 }
 
 impl Job {
-    /// Cursor to `next_step`.
-    pub fn cursor(&self, next_step: u64) -> v1::Cursor {
+    /// Cursor to `next_step`, after a step that entry `seq` of `branch` governed.
+    pub fn cursor(&self, next_step: u64, branch: u64, seq: u64) -> v1::Cursor {
         let mut cursor = v1::Cursor {
             job: self.name.clone(),
             digest: self.digest.to_vec().into(),
-            branch: 0,
+            branch,
             next_step,
-            mixture_seq: 1,
+            mixture_seq: seq,
             crc: 0,
         };
         cursor.crc = crc32c::crc32c(&prost::Message::encode_to_vec(&cursor));
@@ -290,7 +340,8 @@ impl Job {
     /// Step that a cursor points to.
     ///
     /// # Errors
-    /// [`JobError::Position`] for a damaged cursor, [`JobError::Expected`] for one of another job.
+    /// [`JobError::Position`] for a damaged cursor, or one whose steps were struck from the log; [`JobError::Expected`]
+    /// for one of another job.
     pub fn seek(&self, cursor: &v1::Cursor) -> Result<u64, JobError> {
         let crc = crc32c::crc32c(&prost::Message::encode_to_vec(&v1::Cursor { crc: 0, ..cursor.clone() }));
         if crc != cursor.crc {
@@ -304,17 +355,25 @@ impl Job {
                 found: hex(&cursor.digest),
             });
         }
-        if cursor.branch != 0 {
-            return Err(JobError::Position(format!("cursor is of branch {}, this job has 0", cursor.branch)));
+        let (step, branch) = (cursor.next_step, cursor.branch);
+        match self.keeper.with(|course| course.common(branch)) {
+            None => {
+                Err(JobError::Position(format!("cursor is of branch {branch}, which this job does not have")))
+            }
+            Some(common) if step > common => Err(JobError::Position(format!(
+                "cursor is of branch {branch}, whose steps from {common} on were taken back; it points to step {step}"
+            ))),
+            Some(_) => Ok(step),
         }
-        Ok(cursor.next_step)
     }
 
-    /// The feed of an eval set: `group` ("SOURCE" or "SOURCE/GROUP" of this job) in order, once, unmixed.
+    /// The feed of an eval set: `group` ("SOURCE" or "SOURCE/GROUP" of this job) in order, once, unmixed; its held-out
+    /// records with `held_out`, otherwise those that it trains on.
     ///
     /// # Errors
-    /// [`JobError::Unknown`] when the job has no such group, [`JobError::Invalid`] for an illegal batch.
-    pub fn eval(&self, group: &str, batch: u32, pad: bool) -> Result<Feed, JobError> {
-        eval::feed(self, group, batch, pad)
+    /// [`JobError::Unknown`] when the job has no such group, [`JobError::Invalid`] for an illegal batch or when nothing is
+    /// held out.
+    pub fn eval(&self, group: &str, batch: u32, pad: bool, held_out: bool) -> Result<Feed, JobError> {
+        eval::feed(self, group, batch, pad, held_out)
     }
 }

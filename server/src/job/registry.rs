@@ -3,6 +3,7 @@
 use super::{Job, JobError, hex, known_names, resolve};
 use crate::metrics;
 use crate::source::Source;
+use crate::store;
 use mixfeed_proto as v1;
 use std::{
     collections::BTreeMap,
@@ -14,13 +15,15 @@ use std::{
 pub struct Jobs {
     sources: BTreeMap<String, Arc<dyn Source>>,
     open: Mutex<BTreeMap<String, Arc<Job>>>,
+    opening: Mutex<()>,
     limit: usize,
+    store: store::Shared,
 }
 
 impl Jobs {
-    /// No job yet; at most `limit` at a time, over `sources`.
-    pub fn new(sources: BTreeMap<String, Arc<dyn Source>>, limit: usize) -> Jobs {
-        Jobs { sources, open: Mutex::default(), limit }
+    /// No job yet; at most `limit` at a time, over `sources`; their mixtures are kept in `store`.
+    pub fn new(sources: BTreeMap<String, Arc<dyn Source>>, limit: usize, store: store::Shared) -> Jobs {
+        Jobs { sources, open: Mutex::default(), opening: Mutex::default(), limit, store }
     }
 
     /// Sources by name.
@@ -41,25 +44,31 @@ impl Jobs {
     ) -> Result<(Arc<Job>, bool), JobError> {
         let Some(spec) = spec else {
             let job = self.get(name)?;
-            return expect(&job, expected).map(|()| (job, false));
+            return expect(name, &job.digest, expected).map(|()| (job, false));
         };
         // Resolving hashes indexes: not under the lock.
-        let job = Arc::new(resolve(name, spec, &self.sources)?);
-        expect(&job, expected)?;
-        let mut open = self.lock();
+        let draft = resolve(name, spec, &self.sources)?;
+        expect(name, &draft.digest, expected)?;
+        // One at a time: two keepers of one job would fight over its log. Beside the lock of the open ones: going on from a
+        // long log takes a while, and everybody else looks jobs up.
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.lock();
         if let Some(known) = open.get(name) {
-            if known.digest == job.digest {
+            if known.digest == draft.digest {
                 return Ok((known.clone(), false));
             }
             return Err(JobError::OtherDigest {
                 name: name.into(),
                 open: hex(&known.digest),
-                given: hex(&job.digest),
+                given: hex(&draft.digest),
             });
         }
         if open.len() >= self.limit {
             return Err(JobError::TooMany { open: open.len(), limit: self.limit });
         }
+        drop(open);
+        let job = Arc::new(draft.open(&self.store)?);
+        let mut open = self.lock();
         open.insert(name.into(), job.clone());
         metrics::jobs(open.len());
         metrics::weights(name, job.feed.groups.iter().map(|g| (g.name.as_str(), g.weight)));
@@ -82,13 +91,15 @@ impl Jobs {
         open.iter().filter(|(name, _)| name.as_str() > after).take(most).map(|(_, job)| job.clone()).collect()
     }
 
-    /// Closes `name`: its streams end with ABORTED.
+    /// Closes `name`: its streams end with ABORTED. Waits for an event that is being made durable.
     ///
     /// # Errors
     /// [`JobError::Unknown`].
     pub fn close(&self, name: &str) -> Result<(), JobError> {
+        let job = self.get(name)?;
+        job.keeper.close();
         let mut open = self.lock();
-        let job = open.remove(name).ok_or_else(|| unknown(name, &open))?;
+        open.remove(name).ok_or_else(|| unknown(name, &open))?;
         metrics::jobs(open.len());
         metrics::weights(name, job.feed.groups.iter().map(|g| (g.name.as_str(), 0)));
         job.closed.send_replace(true);
@@ -105,14 +116,14 @@ fn unknown(name: &str, open: &BTreeMap<String, Arc<Job>>) -> JobError {
     JobError::Unknown { what: "job", name: name.into(), known: known_names(open.keys().map(String::as_str)) }
 }
 
-fn expect(job: &Job, expected: &[u8]) -> Result<(), JobError> {
-    if expected.is_empty() || expected == job.digest {
+fn expect(name: &str, digest: &[u8; 32], expected: &[u8]) -> Result<(), JobError> {
+    if expected.is_empty() || expected == digest {
         return Ok(());
     }
     Err(JobError::Expected {
-        name: job.name.clone(),
+        name: name.into(),
         what: "expected_digest",
-        expected: hex(&job.digest),
+        expected: hex(digest),
         found: hex(expected),
     })
 }

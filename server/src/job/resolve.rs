@@ -1,27 +1,53 @@
 //! From a spec to a job: every field checked, every default filled in, the digest taken.
 
 use super::check::Check;
-use super::{Feed, Job, JobError, JobGroup, LabelRule, NUMERICS, Order, Tally, groups, hex, mix};
-use crate::batch::{Dtype, Layout, Raster};
-use crate::decode::Limits;
-use crate::exec::Format;
-use crate::mixture::{LastBatch, Sequence, Weights};
-use crate::plan::fields::Bank;
-use crate::plan::view::{CropRule, EraseRule, JitterRule, ViewRule};
-use crate::rng::Stream;
+use super::{
+    Feed, Job, JobError, JobGroup, NUMERICS, Order, Pipeline,
+    groups::{self, Expanded},
+    held::{self, Held},
+    hex, learn, pictures, tokens,
+};
+use crate::keeper::{Keeper, Live, Rules};
+use crate::mixture::{Costs, Entry, EntryKind, LastBatch, Sequence, Weights};
 use crate::source::Source;
+use crate::store;
 use mixfeed_proto as v1;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
 
 /// Largest global batch.
 pub const MAX_BATCH: u32 = 65_536;
-/// Largest side of an output image.
-const MAX_SIDE: u32 = 8_192;
-/// Dense labels of one step in bytes: they are collected before they are sent.
-const MAX_DENSE_BYTES: u64 = 64 << 20;
 /// Slots of a pairing block when the spec says nothing: small enough to slice over many ranks.
 const MIX_BLOCK: u32 = 32;
+
+/// A job that was checked but not opened: its mixture's state was not looked for.
+#[derive(Debug)]
+pub struct Draft {
+    /// Name.
+    pub name: String,
+    /// Digest of the resolved spec and the index digests.
+    pub digest: [u8; 32],
+    spec: v1::JobSpec,
+    /// Its training batches, under the spec's weights.
+    pub feed: Feed,
+    held: Option<Held>,
+    rules: Rules,
+    sequence: Sequence,
+    live: Arc<Live>,
+}
+
+impl Draft {
+    /// Opens it, going on from what `store` holds of it.
+    ///
+    /// # Errors
+    /// [`JobError::Keeper`] when the store fails, or holds what this build would not have written.
+    pub fn open(self, store: &store::Shared) -> Result<Job, JobError> {
+        let Draft { name, digest, spec, feed, held, rules, sequence, live } = self;
+        let keeper = Keeper::open(&name, &hex(&digest), Arc::new(rules), sequence, live, store.clone())?;
+        let (feed, keeper) = (Arc::new(feed), Arc::new(keeper));
+        Ok(Job { name, spec, digest, feed, held, keeper, closed: watch::channel(false).0 })
+    }
+}
 
 /// Resolves `spec` into a job called `name`, its records taken from `sources`.
 ///
@@ -31,7 +57,7 @@ pub fn resolve(
     name: &str,
     mut spec: v1::JobSpec,
     sources: &BTreeMap<String, Arc<dyn Source>>,
-) -> Result<Job, JobError> {
+) -> Result<Draft, JobError> {
     let mut check = Check::default();
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     check.ensure((1..=128).contains(&name.len()) && name.chars().all(legal), "job", || {
@@ -43,59 +69,76 @@ pub fn resolve(
     if spec.numerics != NUMERICS {
         return Err(JobError::Numerics { asked: spec.numerics });
     }
-    let (groups, classes) = groups::resolve(&mut check, &mut spec, sources)?;
+    let documents = spec.tokens.is_some();
+    one_pipeline(&mut check, &spec);
+    let Expanded { mut groups, classes, entries } =
+        groups::expand(&mut check, &mut spec, sources, documents)?;
+    let mut held = held::split(&mut check, &mut spec, &mut groups);
     let batch = batch(&mut check, &mut spec);
-    let view = view(&mut check, &mut spec);
-    let mut output = spec.output.unwrap_or_default();
-    let (format, dense) = output_rule(&mut check, &mut output, spec.image.as_ref())?;
-    spec.output = Some(output);
-    check.ensure(!dense || !classes.is_empty(), "output.labels", || {
-        "is dense, but no group has classes".into()
-    });
-    dense_fits(&mut check, "output.labels", dense, batch, classes.len());
-    let (mix, smoothing) = mix::resolve(&mut check, &mut spec);
-    let limits = limits(&mut check, &mut spec);
-    let max_bad = *spec.max_bad_fraction.get_or_insert(0.01);
-    check.within("max_bad_fraction", max_bad, 0.0, 1.0);
+    let pipeline = match documents {
+        true => Pipeline::Tokens(tokens::resolve(&mut check, &mut spec, &mut groups, &mut held)),
+        false => {
+            let image = pictures::resolve(&mut check, &mut spec, &groups, classes.len())?;
+            Pipeline::Image(Box::new(image))
+        }
+    };
+    groups::weigh(&mut check, &mut spec, &mut groups, &entries, &pipeline);
     let last = last_batch(&mut check, &mut spec);
-    let rules = groups::rules(&mut check, &mut spec, &groups);
-    check.finish()?;
+    let exhaustion = groups::rules(&mut check, &mut spec, &groups);
     let weights = groups.iter().map(|g| g.weight as f64).collect::<Vec<_>>();
-    let weights = Weights::normalise(&weights).expect("checked with the groups");
-    let sequence = Sequence::new(spec.seed, rules, weights, u64::from(batch), last, spec.max_steps);
-    if sequence.end().is_some_and(|end| end.steps == 0) {
+    let Ok(weights) = Weights::normalise(&weights) else {
+        // No group, or none with weight: noted with the groups.
+        return Err(check.finish().err().unwrap_or_else(|| JobError::Invalid(Vec::new())));
+    };
+    let held = held.map(|parts| Held::new(&spec, parts, &pipeline));
+    let facts = learn::Facts {
+        initial: weights.clone(),
+        sizes: groups.iter().enumerate().map(|(g, group)| pipeline.epoch(g, group) as f64).collect(),
+        log_vocabulary: None,
+        eval_digest: held.as_ref().map_or(Vec::new(), |held| held.digest.to_vec()),
+    };
+    let rules = learn::resolve(&mut check, &mut spec, &groups, facts);
+    check.finish()?;
+    let costs = || match &pipeline {
+        Pipeline::Tokens(tokens) if tokens.ragged() => Costs::Varying(Arc::new(tokens.costs())),
+        Pipeline::Tokens(_) | Pipeline::Image(_) => Costs::Equal,
+    };
+    let rows = u64::from(batch);
+    let sequence = || Sequence::new(spec.seed, exhaustion.clone(), costs(), rows, last, spec.max_steps);
+    let given =
+        Entry { seq: 1, from_step: 0, until_step: None, kind: EntryKind::Main, weights, mixture_id: 1 };
+    let whole = sequence().append(given).expect("one entry from step 0 on");
+    if whole.end().is_some_and(|end| end.steps == 0) {
         let mut check = Check::default();
         let why =
             "ends the job before its first step: there are fewer rows than one batch, want partial or pad";
         check.fail("last_batch", why);
         check.finish()?;
     }
-    let digest = digest(&spec, &groups);
-    let feed = Feed {
-        fields: Bank::new(spec.seed, view.height, view.width),
-        mix_stream: Stream::new(spec.seed, "mix"),
-        view_stream: Stream::new(spec.seed, "view"),
-        order: Order::Train(Box::new(sequence)),
-        mix_block: u64::from(spec.mix_block.min(batch)),
-        labels: LabelRule { dense, smoothing },
-        max_bad_fraction: max_bad,
-        mean_record_bytes: mean_record_bytes(&groups),
-        tally: Tally::default(),
-        groups,
-        classes,
-        view,
-        mix,
-        format,
-        limits,
-    };
-    Ok(Job { name: name.into(), spec, digest, feed: Arc::new(feed), closed: watch::channel(false).0 })
+    let digest = digest(&spec, &groups, &pipeline);
+    let live = Arc::new(Live::new(Arc::new(whole)));
+    let mix_block = u64::from(spec.mix_block.min(batch));
+    let order = Order::Train(live.clone());
+    let sequence = sequence();
+    let feed = Feed { groups, classes, order, mix_block, pipeline };
+    Ok(Draft { name: name.into(), digest, spec, feed, held, rules, sequence, live })
 }
 
-/// Dense labels are collected before they are sent: they must be small.
-pub(super) fn dense_fits(check: &mut Check, field: &str, dense: bool, batch: u32, classes: usize) {
-    let bytes = u64::from(batch) * classes as u64 * 4;
-    check.ensure(!dense || bytes <= MAX_DENSE_BYTES, field, || {
-        format!("needs {bytes} bytes of dense labels a step, want at most {MAX_DENSE_BYTES}; use pair labels")
+/// A job shows pictures or documents.
+fn one_pipeline(check: &mut Check, spec: &v1::JobSpec) {
+    let excluded = [
+        ("image", spec.image.is_some()),
+        ("mix", spec.mix.is_some()),
+        ("output", spec.output.is_some()),
+        ("limits", spec.limits.is_some()),
+        ("max_bad_fraction", spec.max_bad_fraction.is_some()),
+    ];
+    for (field, given) in excluded {
+        check
+            .ensure(spec.tokens.is_none() || !given, field, || "is of pictures, the job has `tokens`".into());
+    }
+    check.ensure(spec.tokens.is_some() || spec.image.is_some(), "image", || {
+        "is missing, want `image` or `tokens`".into()
     });
 }
 
@@ -115,146 +158,6 @@ fn batch(check: &mut Check, spec: &mut v1::JobSpec) -> u32 {
     batch.clamp(1, MAX_BATCH)
 }
 
-fn view(check: &mut Check, spec: &mut v1::JobSpec) -> ViewRule {
-    let mut image = spec.image.clone().unwrap_or_default();
-    for (field, side) in [("image.height", image.height), ("image.width", image.width)] {
-        check.ensure((1..=MAX_SIDE).contains(&side), field, || format!("is {side}, want 1..={MAX_SIDE}"));
-    }
-    check.ensure(
-        image.random_resized_crop.is_none() || image.resize_center_crop.is_none(),
-        "image.resize_center_crop",
-        || "excludes random_resized_crop, want one of them".into(),
-    );
-    let crop = match &mut image.random_resized_crop {
-        Some(crop) => CropRule::RandomResized {
-            scale: check.range("image.random_resized_crop.scale", &mut crop.scale, (0.08, 1.0), 1.0),
-            ratio: check.range("image.random_resized_crop.ratio", &mut crop.ratio, (0.75, 4.0 / 3.0), 1e3),
-        },
-        None => {
-            let resize = image.resize_center_crop.get_or_insert_default().resize;
-            CropRule::Centre { resize: (resize > 0).then_some(resize) }
-        }
-    };
-    let rule = ViewRule {
-        height: image.height.clamp(1, MAX_SIDE),
-        width: image.width.clamp(1, MAX_SIDE),
-        crop,
-        flip_x: check.within("image.horizontal_flip", image.horizontal_flip, 0.0, 1.0),
-        flip_y: check.within("image.vertical_flip", image.vertical_flip, 0.0, 1.0),
-        jitter: image.color_jitter.as_ref().map(|j| jitter(check, j)),
-        erase: image.random_erasing.as_mut().map(|e| erase(check, e)),
-        exif: image.exif_orientation,
-    };
-    spec.image = Some(image);
-    rule
-}
-
-fn jitter(check: &mut Check, given: &v1::ColorJitter) -> JitterRule {
-    let mut factor = |name: &str, x: f64| check.within(&format!("image.color_jitter.{name}"), x, 0.0, 1e3);
-    let factors = [
-        factor("brightness", given.brightness),
-        factor("contrast", given.contrast),
-        factor("saturation", given.saturation),
-    ];
-    JitterRule { factors, hue: check.within("image.color_jitter.hue", given.hue, 0.0, 0.5) }
-}
-
-fn erase(check: &mut Check, given: &mut v1::RandomErasing) -> EraseRule {
-    if given.value.is_empty() {
-        given.value = vec![0, 0, 0];
-    }
-    let value = match given.value[..] {
-        [r, g, b] if r.max(g).max(b) <= 255 => [r as u8, g as u8, b as u8],
-        _ => {
-            let why = format!("is {:?}, want three numbers of 0..=255", given.value);
-            check.fail("image.random_erasing.value", why);
-            [0; 3]
-        }
-    };
-    let p = *given.p.get_or_insert(0.5);
-    EraseRule {
-        p: check.within("image.random_erasing.p", p, 0.0, 1.0),
-        scale: check.range("image.random_erasing.scale", &mut given.scale, (0.02, 0.33), 1.0),
-        ratio: check.range("image.random_erasing.ratio", &mut given.ratio, (0.3, 3.3), 1e3),
-        value,
-    }
-}
-
-fn output_rule(
-    check: &mut Check,
-    output: &mut v1::OutputSpec,
-    image: Option<&v1::ImageSpec>,
-) -> Result<(Format, bool), JobError> {
-    use v1::{Delivery, Dtype as D, ImageLayout, LabelLayout};
-    let dtype = match check.known("output.dtype", output.dtype) {
-        D::Unspecified | D::U8 => (D::U8, Dtype::U8),
-        D::F16 => (D::F16, Dtype::F16),
-        D::Bf16 => (D::Bf16, Dtype::Bf16),
-        D::F32 => (D::F32, Dtype::F32),
-        D::F64 | D::I32 | D::I64 | D::U32 | D::U64 | D::U16 => {
-            check.fail("output.dtype", "is no pixel type, want u8, f16, bf16 or f32");
-            (D::U8, Dtype::U8)
-        }
-    };
-    output.set_dtype(dtype.0);
-    let layout = match check.known("output.layout", output.layout) {
-        ImageLayout::Unspecified | ImageLayout::Nchw => (ImageLayout::Nchw, Layout::Nchw),
-        ImageLayout::Nhwc => (ImageLayout::Nhwc, Layout::Nhwc),
-    };
-    output.set_layout(layout.0);
-    let dense = match check.known("output.labels", output.labels) {
-        LabelLayout::Unspecified | LabelLayout::Pair => false,
-        LabelLayout::Dense => true,
-        other @ (LabelLayout::Pair2
-        | LabelLayout::Kway
-        | LabelLayout::Map
-        | LabelLayout::Boxes
-        | LabelLayout::Reg
-        | LabelLayout::Points) => {
-            return Err(JobError::Unsupported(format!("label layout {}", other.as_str_name())));
-        }
-    };
-    output.set_labels(if dense { LabelLayout::Dense } else { LabelLayout::Pair });
-    match check.known("output.delivery", output.delivery) {
-        Delivery::Unspecified | Delivery::Mixed => output.set_delivery(Delivery::Mixed),
-        other @ (Delivery::Recipe | Delivery::Both) => {
-            return Err(JobError::Unsupported(format!("delivery {}", other.as_str_name())));
-        }
-    }
-    let image = image.cloned().unwrap_or_default();
-    let side = |s: u32| s.clamp(1, MAX_SIDE) as usize;
-    let raster = Raster::new(side(image.height), side(image.width), layout.1);
-    let normalize = image.normalize.as_ref().and_then(|n| normalize(check, n, dtype.1));
-    Ok((Format { raster, dtype: dtype.1, normalize }, dense))
-}
-
-fn normalize(check: &mut Check, given: &v1::Normalize, dtype: Dtype) -> Option<([f32; 3], [f32; 3])> {
-    check.ensure(dtype != Dtype::U8, "image.normalize", || "needs a float dtype, output.dtype is u8".into());
-    let three =
-        |values: &[f64]| <[f64; 3]>::try_from(values).ok().filter(|v| v.iter().all(|x| x.is_finite()));
-    let (mean, std) = (three(&given.mean), three(&given.std).filter(|s| s.iter().all(|x| *x as f32 > 0.0)));
-    check.ensure(mean.is_some(), "image.normalize.mean", || "want three finite numbers".into());
-    check.ensure(std.is_some(), "image.normalize.std", || "want three finite numbers above 0".into());
-    Some((mean?.map(|x| x as f32), std?.map(|x| x as f32)))
-}
-
-fn limits(check: &mut Check, spec: &mut v1::JobSpec) -> Limits {
-    let limits = spec.limits.get_or_insert_default();
-    if limits.max_pixels == 0 {
-        limits.max_pixels = 100_000_000;
-    }
-    if limits.max_record_bytes == 0 {
-        limits.max_record_bytes = 64 << 20;
-    }
-    check.ensure(limits.max_pixels <= 1 << 30, "limits.max_pixels", || {
-        format!("is {}, want at most 2^30", limits.max_pixels)
-    });
-    check.ensure(limits.max_record_bytes <= 1 << 30, "limits.max_record_bytes", || {
-        format!("is {}, want at most 2^30", limits.max_record_bytes)
-    });
-    Limits { max_pixels: limits.max_pixels, max_bytes: limits.max_record_bytes }
-}
-
 fn last_batch(check: &mut Check, spec: &mut v1::JobSpec) -> LastBatch {
     use v1::LastBatch as L;
     let (wire, last) = match check.known("last_batch", spec.last_batch) {
@@ -266,22 +169,20 @@ fn last_batch(check: &mut Check, spec: &mut v1::JobSpec) -> LastBatch {
     last
 }
 
-fn mean_record_bytes(groups: &[JobGroup]) -> u64 {
-    let of = |g: &JobGroup| {
-        let index = g.source.index();
-        index.groups[g.group].records.iter().map(|r| index.records[*r as usize].size).sum::<u64>()
-    };
-    groups.iter().map(of).sum::<u64>() / groups.iter().map(JobGroup::len).sum::<u64>().max(1)
-}
-
-/// Hash of the resolved spec's canonical encoding (fields in order, maps sorted) and every group's index digest.
-fn digest(spec: &v1::JobSpec, groups: &[JobGroup]) -> [u8; 32] {
+/// Hash of the resolved spec's canonical encoding (fields in order, maps sorted), every group's index digest and how its
+/// documents are packed.
+fn digest(spec: &v1::JobSpec, groups: &[JobGroup], pipeline: &Pipeline) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&prost::Message::encode_to_vec(spec));
     for group in groups {
         let index = group.source.index();
         hasher.update(&index.groups[group.group].digest);
         hasher.update(index.classes.join("\0").as_bytes());
+    }
+    if let Pipeline::Tokens(tokens) = pipeline {
+        tokens.tables.iter().for_each(|table| {
+            hasher.update(&table.digest());
+        });
     }
     let digest = *hasher.finalize().as_bytes();
     tracing::debug!(digest = hex(&digest), "job resolved");

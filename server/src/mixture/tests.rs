@@ -1,4 +1,5 @@
 use super::*;
+use crate::batch::SampleId;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -7,7 +8,9 @@ fn sequence(records: &[(u64, Exhaustion, f64)], batch: u64, last: LastBatch) -> 
         .iter()
         .map(|(records, exhaustion, _)| GroupRule { records: *records, exhaustion: *exhaustion });
     let raw: Vec<f64> = records.iter().map(|r| r.2).collect();
-    Sequence::new(9, groups.collect(), Weights::normalise(&raw).unwrap(), batch, last, 0)
+    let empty = Sequence::new(9, groups.collect(), Costs::Equal, batch, last, 0);
+    let (kind, weights) = (EntryKind::Main, Weights::normalise(&raw).unwrap());
+    empty.append(Entry { seq: 1, from_step: 0, until_step: None, kind, weights, mixture_id: 1 }).unwrap()
 }
 
 /// Every sample id of the first `steps` steps with how often it came.

@@ -1,11 +1,13 @@
 //! A point on the simplex in integers that sum to 2^32: the same on every machine.
 
+use std::sync::Arc;
+
 /// Sum of all weights.
 pub const ONE: u64 = 1 << 32;
 
 /// Shares of the groups of a job, integers that sum to [`ONE`]; zero is legal, all zero is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Weights(Vec<u64>);
+pub struct Weights(Arc<[u64]>);
 
 /// Weights that are not a mixture.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -20,6 +22,12 @@ pub enum WeightsError {
         group: usize,
         /// Value given.
         value: f64,
+    },
+    /// Recorded shares that are none.
+    #[error("weights sum to {sum}, want 2^32")]
+    Sum {
+        /// Their sum.
+        sum: u128,
     },
     /// Nothing to divide by.
     #[error("all weights are zero, want at least one above zero")]
@@ -59,7 +67,18 @@ impl Weights {
             let most = (0..shares.len()).max_by_key(|&i| (shares[i], usize::MAX - i)).unwrap_or(0);
             shares[most] -= given - ONE;
         }
-        Ok(Weights(shares))
+        Ok(Weights(shares.into()))
+    }
+
+    /// Shares as they were recorded.
+    ///
+    /// # Errors
+    /// [`WeightsError::Sum`] unless they sum to [`ONE`].
+    pub fn exact(shares: Vec<u64>) -> Result<Weights, WeightsError> {
+        match shares.iter().map(|w| u128::from(*w)).sum::<u128>() {
+            sum if sum == u128::from(ONE) => Ok(Weights(shares.into())),
+            sum => Err(WeightsError::Sum { sum }),
+        }
     }
 
     /// One share per group.
@@ -67,9 +86,14 @@ impl Weights {
         &self.0
     }
 
-    /// These weights without the groups for which `gone` is true; `None` when none is left.
-    pub fn without(&self, gone: impl Fn(usize) -> bool) -> Option<Weights> {
-        let left = self.0.iter().enumerate().map(|(i, w)| if gone(i) { 0.0 } else { *w as f64 });
+    /// The shares as spans keep them.
+    pub(super) fn shared(&self) -> Arc<[u64]> {
+        self.0.clone()
+    }
+
+    /// What is left of `shares` without the groups for which `gone` is true; `None` when that is nothing.
+    pub(super) fn without(shares: &[u64], gone: impl Fn(usize) -> bool) -> Option<Weights> {
+        let left = shares.iter().enumerate().map(|(i, w)| if gone(i) { 0.0 } else { *w as f64 });
         Weights::normalise(&left.collect::<Vec<_>>()).ok()
     }
 }

@@ -1,9 +1,11 @@
-//! Contact sheets as PNG, for people: what went into a row of a batch and what came out of it.
+//! Pictures for people: contact sheets of what went into a row of a batch and what came out of it, and plots of how the
+//! mixture went.
 //!
 //! A sheet is planned first ([`layout`]: rectangles only, checked against a limit), then painted ([`canvas`]).
 
 mod canvas;
 mod layout;
+mod plot;
 mod scale;
 mod text;
 
@@ -12,6 +14,7 @@ mod tests;
 
 use crate::batch::{CHANNELS, Raster};
 use layout::{Cell, Page};
+pub use plot::{Curve, Panel, Plot};
 
 /// Most pixels of one PNG, rows * columns; above it a viewer is of no use and memory is at stake (3 bytes each).
 pub const MAX_PIXELS: u64 = 1 << 26;

@@ -44,9 +44,19 @@ impl Style {
     /// Further paragraphs of a caption.
     pub const DETAIL: Style = Style { color: Color([88, 92, 100]), ..Style::CAPTION };
 
+    /// Columns of one character.
+    pub fn advance(self) -> usize {
+        get_raster_width(self.weight, self.size)
+    }
+
+    /// Whether it is set in bold.
+    pub fn is_bold(self) -> bool {
+        self.weight == FontWeight::Bold
+    }
+
     /// Characters that fit into `width` pixels, at least 3 so that a cut text shows something.
     pub fn columns(self, width: usize) -> usize {
-        (width / get_raster_width(self.weight, self.size)).max(3)
+        (width / self.advance()).max(3)
     }
 }
 

@@ -121,7 +121,9 @@ impl FeedService for Feed {
         &self,
         request: Request<v1::CloseJobRequest>,
     ) -> Result<Response<v1::CloseJobResponse>, Status> {
-        let closed = self.0.jobs.close(&request.into_inner().job);
+        let (shared, job) = (self.0.clone(), request.into_inner().job);
+        let closed = tokio::task::spawn_blocking(move || shared.jobs.close(&job)).await;
+        let closed = closed.map_err(|lost| Status::internal(lost.to_string()))?;
         answer("CloseJob", closed.map(|()| v1::CloseJobResponse {}).map_err(|e| status::of_job(&e)))
     }
 

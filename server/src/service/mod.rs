@@ -5,6 +5,7 @@ mod mixture;
 mod serve;
 pub mod status;
 mod streams;
+mod watching;
 
 pub use serve::{Listener, http2, serve};
 
@@ -47,7 +48,7 @@ pub struct Shared {
 pub fn routes(shared: &Arc<Shared>, reflection: bool) -> (Routes, tonic_health::server::HealthReporter) {
     let (reporter, health) = tonic_health::server::health_reporter();
     let feed = FeedServiceServer::new(feed::Feed(shared.clone())).max_decoding_message_size(MAX_REQUEST);
-    let mixture = mixture_service_server::MixtureServiceServer::new(mixture::Mixture)
+    let mixture = mixture_service_server::MixtureServiceServer::new(mixture::Mixture(shared.clone()))
         .max_decoding_message_size(MAX_REQUEST);
     let mut routes = Routes::builder();
     routes.add_service(feed).add_service(mixture).add_service(health);

@@ -2,7 +2,9 @@
 
 use crate::assemble::AssembleError;
 use crate::job::{self, JobError, Violation};
+use crate::keeper::{CourseError, KeeperError, TurnError};
 use crate::source::SourceError;
+use crate::store::StoreError;
 use crate::stream::OutOfMemory;
 use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
@@ -76,6 +78,7 @@ pub fn of_job(error: &JobError) -> Status {
         ),
         JobError::Position(_) => status(Code::FailedPrecondition, "POSITION", error),
         JobError::TooMany { .. } => exhausted("TOO_MANY_JOBS", error),
+        JobError::Keeper(keeper) => of_keeper(keeper),
     }
 }
 
@@ -87,6 +90,7 @@ pub fn of_assemble(error: &AssembleError) -> Status {
         AssembleError::TooManyBad { .. } => status(Code::DataLoss, "BAD_RECORDS", error),
         AssembleError::TooLarge { .. } => status(Code::ResourceExhausted, "BLOCK_TOO_LARGE", error),
         AssembleError::Differs { .. } => status(Code::DataLoss, "REPLAY_DIFFERS", error),
+        AssembleError::Mixture(keeper) => of_keeper(keeper),
         AssembleError::Panic(_) => status(Code::Internal, "DEFECT", error),
     }
 }
@@ -97,6 +101,46 @@ fn of_source(error: &SourceError) -> Status {
         SourceError::Changed { .. } => status(Code::DataLoss, "SOURCE_CHANGED", error),
         SourceError::Format { .. } => status(Code::DataLoss, "SOURCE_FORMAT", error),
         SourceError::Declaration { .. } => status(Code::FailedPrecondition, "SOURCE_DECLARATION", error),
+    }
+}
+
+/// A mixture that cannot go on, or a call that it refuses.
+pub fn of_keeper(error: &KeeperError) -> Status {
+    match error {
+        KeeperError::Store(store) => of_store(store),
+        KeeperError::Course(course) => of_course(course),
+        KeeperError::Turn(turn) => match turn {
+            TurnError::Ahead { .. } => status(Code::FailedPrecondition, "ATTEMPT_AHEAD", error),
+            TurnError::Behind { .. } => status(Code::FailedPrecondition, "ATTEMPT_BEHIND", error),
+            TurnError::Branch { .. } => status(Code::FailedPrecondition, "BRANCH", error),
+            TurnError::TooFar { .. } => status(Code::FailedPrecondition, "REWIND_TOO_FAR", error),
+            TurnError::Weights { .. } => status(Code::FailedPrecondition, "WEIGHTS", error),
+            TurnError::Course(course) => of_course(course),
+        },
+        KeeperError::Foreign { .. } => status(Code::DataLoss, "OTHER_BUILD", error),
+        KeeperError::Superseded { .. } => status(Code::Aborted, "SUPERSEDED", error),
+        KeeperError::NoAttempt { .. } => status(Code::FailedPrecondition, "NO_ATTEMPT", error),
+        KeeperError::Struck { .. } => status(Code::Aborted, "STRUCK", error),
+        KeeperError::Version { .. } => status(Code::Aborted, "VERSION", error),
+        KeeperError::Broken(_) => status(Code::Unavailable, "MIXTURE_STOPPED", error),
+    }
+}
+
+fn of_course(error: &CourseError) -> Status {
+    match error {
+        CourseError::Method(_) => status(Code::InvalidArgument, "ESTIMATOR", error),
+        CourseError::Entry(_) | CourseError::Directive { .. } | CourseError::State { .. } => {
+            status(Code::Internal, "DEFECT", error)
+        }
+    }
+}
+
+fn of_store(error: &StoreError) -> Status {
+    match error {
+        StoreError::InUse { .. } => status(Code::Unavailable, "STATE_IN_USE", error),
+        StoreError::Io { .. } => status(Code::Unavailable, "STATE", error),
+        StoreError::Conflict { .. } => status(Code::Aborted, "STATE_CONFLICT", error),
+        StoreError::Damaged { .. } => status(Code::DataLoss, "STATE_DAMAGED", error),
     }
 }
 

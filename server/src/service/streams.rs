@@ -2,7 +2,8 @@
 
 use super::{Shared, code_name, status};
 use crate::job::{Feed, Job, JobError};
-use crate::stream::{self, Ask};
+use crate::keeper::Mark;
+use crate::stream::{self, Ask, Positions};
 use crate::{job, metrics};
 use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Limited};
@@ -54,7 +55,7 @@ impl Call {
 
 /// Answers a call.
 pub async fn answer<B>(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     call: Call,
     request: http::Request<B>,
 ) -> http::Response<tonic::body::Body>
@@ -65,7 +66,12 @@ where
 {
     let asked = Instant::now();
     let body = match tokio::time::timeout(REQUEST_TIMEOUT, read(request)).await {
-        Ok(Ok(message)) => open(shared, call, message, asked),
+        Ok(Ok(message)) => {
+            // Finding a position may walk a log, or wait for one that is being made durable: not on the I/O threads.
+            let shared = shared.clone();
+            let opened = tokio::task::spawn_blocking(move || open(&shared, call, message, asked)).await;
+            opened.unwrap_or_else(|lost| Err(Status::internal(lost.to_string())))
+        }
         Ok(Err(status)) => Err(status),
         Err(_) => Err(Status::deadline_exceeded(format!("the request took longer than {REQUEST_TIMEOUT:?}"))),
     };
@@ -139,7 +145,18 @@ fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -
     let (rank, world_size) = (request.rank, request.world_size);
     tracing::debug!(job = job.name, rank, world_size, replica = request.replica, from, "stream opened");
     Ok((
-        Ask { job, feed, rank, world_size, from, steps: None, training: true, expected: None, asked },
+        Ask {
+            job,
+            feed,
+            rank,
+            world_size,
+            from,
+            steps: None,
+            training: true,
+            expected: None,
+            positions: Positions::Follow,
+            asked,
+        },
         request.prefetch_bytes,
     ))
 }
@@ -161,22 +178,38 @@ fn eval_set(
         }
         Err(_) => return Err(status::invalid_field("last_batch", "is not known, want partial or pad")),
     };
-    let feed = Arc::new(job.eval(&request.group, request.batch, pad).map_err(|e| status::of_job(&e))?);
+    let feed = Arc::new(
+        job.eval(&request.group, request.batch, pad, request.held_out).map_err(|e| status::of_job(&e))?,
+    );
     check_rank(&feed, request.rank, request.world_size)?;
     check_step(&job, &feed, request.from_step)?;
     let (rank, world_size, from) = (request.rank, request.world_size, request.from_step);
-    Ok((Ask { job, feed, rank, world_size, from, steps: None, training: false, expected: None, asked }, 0))
+    let ask = Ask {
+        job,
+        feed,
+        rank,
+        world_size,
+        from,
+        steps: None,
+        training: false,
+        expected: None,
+        positions: Positions::Fixed,
+        asked,
+    };
+    Ok((ask, 0))
 }
 
 fn replay(shared: &Shared, request: v1::ReplayBatchRequest, asked: Instant) -> Result<(Ask, u64), Status> {
     let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
     let mut expected = None;
+    let mut branch = None;
     let (step, rank, world_size) = match request.what {
         None => return Err(status::invalid_field("what", "is missing, want a receipt or a step")),
         Some(What::Step(step)) => (step, request.rank, request.world_size),
         Some(What::Receipt(receipt)) => {
             check_receipt(&job, &receipt).map_err(|e| status::of_job(&e))?;
             expected = Some(receipt.plan_digest.to_vec());
+            branch = Some(receipt.branch);
             (receipt.step, receipt.rank, receipt.world_size)
         }
     };
@@ -186,7 +219,44 @@ fn replay(shared: &Shared, request: v1::ReplayBatchRequest, asked: Instant) -> R
     if feed.order.steps().is_some_and(|steps| step >= steps) {
         return Err(status::of_job(&JobError::Position(format!("job `{}` has no step {step}", job.name))));
     }
-    Ok((Ask { job, feed, rank, world_size, from: step, steps: Some(1), training: true, expected, asked }, 0))
+    let positions = recorded(&job, branch, step)?;
+    let ask = Ask {
+        job,
+        feed,
+        rank,
+        world_size,
+        from: step,
+        steps: Some(1),
+        training: true,
+        expected,
+        positions,
+        asked,
+    };
+    Ok((ask, 0))
+}
+
+/// The sequence of a branch as it was; without one, of the current branch. A step that reports must come before is not
+/// there yet.
+fn recorded(job: &Job, branch: Option<u64>, step: u64) -> Result<Positions, Status> {
+    let no = |why: String| Err(status::of_job(&JobError::Position(why)));
+    let current = job.keeper.view().branch;
+    if branch.is_none_or(|branch| branch == current) {
+        let Some(mark) = job.keeper.view().ready_mark(step) else {
+            return no(format!("step {step} of job `{}` is not planned yet", job.name));
+        };
+        // A step that nobody has begun stays unbegun: this shows what would be served now, and its receipt says so.
+        return Ok(Positions::Recorded(job.keeper.view().sequence.clone(), mark));
+    }
+    let branch = branch.unwrap_or(current);
+    let Some(sequence) = job.keeper.with(|course| course.branch_sequence(branch).cloned()) else {
+        return no(format!("receipt is of branch {branch}, which job `{}` does not have", job.name));
+    };
+    match sequence.entry(step).map(|entry| (entry.seq, entry.mixture_id)) {
+        Some((seq, mixture_id)) => {
+            Ok(Positions::Recorded(sequence, Mark { branch, seq, mixture_id, ..Mark::default() }))
+        }
+        None => no(format!("branch {branch} of job `{}` has no step {step}", job.name)),
+    }
 }
 
 fn check_receipt(job: &Job, receipt: &v1::Receipt) -> Result<(), JobError> {
@@ -200,12 +270,6 @@ fn check_receipt(job: &Job, receipt: &v1::Receipt) -> Result<(), JobError> {
             expected: job::hex(&job.digest),
             found: job::hex(&receipt.digest),
         });
-    }
-    if receipt.branch != 0 || receipt.mixture_seq != 1 {
-        let (branch, seq) = (receipt.branch, receipt.mixture_seq);
-        return Err(JobError::Position(format!(
-            "receipt is of branch {branch}, entry {seq}; this job has 0 and 1"
-        )));
     }
     Ok(())
 }
@@ -236,7 +300,15 @@ fn check_step(job: &Job, feed: &Feed, step: u64) -> Result<(), Status> {
             format!("step {step} is beyond the end of job `{}`, which has {steps} steps", job.name)
         }
         None if step > MAX_STEP => format!("step {step} is above {MAX_STEP}, the last one that is served"),
-        Some(_) | None => return Ok(()),
+        Some(_) | None => match feed.order.covered() {
+            Some(covered) if step > covered => {
+                format!(
+                    "step {step} is not planned yet, job `{}` learns and is planned up to {covered}",
+                    job.name
+                )
+            }
+            Some(_) | None => return Ok(()),
+        },
     };
     Err(status::of_job(&JobError::Position(why)))
 }

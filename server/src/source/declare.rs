@@ -1,6 +1,6 @@
 //! What the operator's TOML file says about a source, checked before anything is read.
 
-use super::{Source, SourceError, folder, parquet, tar};
+use super::{Source, SourceError, folder, parquet, tar, text, tokens};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -14,8 +14,8 @@ use std::{
 pub struct Declaration {
     /// How records are stored.
     pub kind: Kind,
-    /// Folder of class folders; for tar and Parquet a shard, a folder of shards or a glob such as
-    /// "shards/train-*.tar". Relative to the file that declares the source.
+    /// Folder of class folders; for the other kinds a file, a folder of files or a glob such as "shards/train-*.tar".
+    /// Relative to the file that declares the source.
     pub path: String,
     /// What a group is; default: "class" for folders, "column" when `group_column` is given, otherwise "one".
     pub groups: Option<GroupBy>,
@@ -32,15 +32,62 @@ pub struct Declaration {
     pub image_column: Option<String>,
     /// Parquet column of the labels, integers or names.
     pub label_column: Option<String>,
-    /// Parquet column of the groups, integers or names.
+    /// Parquet column, or field of JSON lines, of the groups, integers or names.
     pub group_column: Option<String>,
     /// What is hashed into the index digest beside names, sizes, offsets and labels.
     #[serde(default)]
     pub verify: Verify,
-    /// Folder for indexes of shards whose own folder cannot be written to, relative like `path`.
+    /// Folder for indexes of shards whose own folder cannot be written to; for text, of the tokens, default
+    /// "mixfeed-cache". Relative like `path`.
     pub cache: Option<String>,
     /// Memory for decoded rows of a Parquet source, in MiB, 1..=65536; default 64.
     pub decoded_mib: Option<u32>,
+    /// How text becomes tokens: "bytes", "r50k_base", "p50k_base", "cl100k_base", "o200k_base", or "file:tokenizer.json"
+    /// (Hugging Face), relative like `path`.
+    pub tokenizer: Option<String>,
+    /// What a document of a plain text file is; default "file".
+    pub documents: Option<Documents>,
+    /// Parquet column, or field of JSON lines, of the text; default "text".
+    pub text_column: Option<String>,
+    /// Id that ends every document: added to texts; in raw token files the mark between documents, without which a file
+    /// is one document.
+    pub eod: Option<u32>,
+    /// Type of the ids of raw token files; default "u16".
+    pub dtype: Option<Width>,
+}
+
+/// What a document of a plain text file is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Documents {
+    /// The whole file.
+    #[default]
+    File,
+    /// A line that is not empty.
+    Line,
+    /// Lines up to an empty one.
+    Paragraph,
+}
+
+/// Type of stored ids, little-endian.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Width {
+    /// 16 bits.
+    #[default]
+    U16,
+    /// 32 bits.
+    U32,
+}
+
+impl Width {
+    /// Bytes of an id.
+    pub fn bytes(self) -> usize {
+        match self {
+            Width::U16 => 2,
+            Width::U32 => 4,
+        }
+    }
 }
 
 /// How records are stored.
@@ -53,6 +100,10 @@ pub enum Kind {
     Tar,
     /// One row a record.
     Parquet,
+    /// Files of token ids.
+    Tokens,
+    /// Files of text that are tokenised once.
+    Text,
 }
 
 impl Kind {
@@ -62,6 +113,8 @@ impl Kind {
             Kind::Folder => "folder",
             Kind::Tar => "tar",
             Kind::Parquet => "parquet",
+            Kind::Tokens => "tokens",
+            Kind::Text => "text",
         }
     }
 }
@@ -132,6 +185,11 @@ impl Declaration {
             verify: Verify::Size,
             cache: None,
             decoded_mib: None,
+            tokenizer: None,
+            documents: None,
+            text_column: None,
+            eod: None,
+            dtype: None,
         }
     }
 }
@@ -152,6 +210,8 @@ pub fn open(
         Kind::Folder => Arc::new(folder::Folder::open(&rules, progress)?),
         Kind::Tar => Arc::new(tar::Tar::open(&rules, progress)?),
         Kind::Parquet => Arc::new(parquet::Parquet::open(&rules, progress)?),
+        Kind::Tokens => Arc::new(tokens::open(&rules, progress)?),
+        Kind::Text => Arc::new(text::open(&rules, progress)?),
     })
 }
 
@@ -179,12 +239,12 @@ impl<'a> Rules<'a> {
             _ if d.json_field.is_some() => LabelFrom::Json,
             Kind::Folder => LabelFrom::Folder,
             Kind::Tar => LabelFrom::Cls,
-            Kind::Parquet => LabelFrom::None,
+            Kind::Parquet | Kind::Tokens | Kind::Text => LabelFrom::None,
         });
         let groups = d.groups.clone().unwrap_or(match d.kind {
             _ if d.group_column.is_some() => GroupBy::Column,
             Kind::Folder => GroupBy::Class,
-            Kind::Tar | Kind::Parquet => GroupBy::One,
+            Kind::Tar | Kind::Parquet | Kind::Tokens | Kind::Text => GroupBy::One,
         });
         let rules = Rules { name, declared, groups, labels, base };
         rules.check_labels()?;
@@ -209,17 +269,21 @@ impl<'a> Rules<'a> {
 
     fn check_labels(&self) -> Result<(), SourceError> {
         let (d, kind) = (self.declared, self.declared.kind);
+        let pictures = !matches!(kind, Kind::Tokens | Kind::Text);
         let fits = match self.labels {
+            LabelFrom::None => true,
+            _ if !pictures => false,
             LabelFrom::Folder => kind != Kind::Parquet,
             LabelFrom::Cls | LabelFrom::Json => kind == Kind::Tar,
             LabelFrom::Column => kind == Kind::Parquet,
-            LabelFrom::Csv | LabelFrom::None => true,
+            LabelFrom::Csv => true,
         };
         self.ensure(fits, || {
             let want = match kind {
                 Kind::Folder => "`folder`, `csv` or `none`",
                 Kind::Tar => "`cls`, `json`, `folder`, `csv` or `none`",
                 Kind::Parquet => "`column`, `csv` or `none`",
+                Kind::Tokens | Kind::Text => "`none`",
             };
             format!("labels of kind `{}` cannot be `{:?}`, want {want}", kind.name(), self.labels)
                 .to_lowercase()
@@ -244,7 +308,11 @@ impl<'a> Rules<'a> {
             GroupBy::Class => ("class", self.labels != LabelFrom::None),
             GroupBy::Folder => ("folder", kind != Kind::Parquet),
             GroupBy::Shard => ("shard", kind != Kind::Folder),
-            GroupBy::Column => ("column", kind == Kind::Parquet && self.declared.group_column.is_some()),
+            GroupBy::Column if kind == Kind::Tokens => ("column", true),
+            GroupBy::Column => {
+                let kind = matches!(kind, Kind::Parquet | Kind::Text);
+                ("column", kind && self.declared.group_column.is_some())
+            }
             GroupBy::One => ("one", true),
             GroupBy::Pattern(named) => ("pattern", !named.is_empty()),
             GroupBy::List(named) => ("list", !named.is_empty()),
@@ -253,8 +321,8 @@ impl<'a> Rules<'a> {
             let want = match &self.groups {
                 GroupBy::Class => "labels to group by",
                 GroupBy::Folder => "kind `folder` or `tar`",
-                GroupBy::Shard => "kind `tar` or `parquet`",
-                GroupBy::Column => "kind `parquet` and a `group_column`",
+                GroupBy::Shard => "kind `tar`, `parquet`, `tokens` or `text`",
+                GroupBy::Column => "kind `parquet` or `text` and a `group_column`",
                 GroupBy::One | GroupBy::Pattern(_) | GroupBy::List(_) => "at least one group in it",
             };
             format!("groups = `{name}` wants {want}")
@@ -269,10 +337,20 @@ impl<'a> Rules<'a> {
         for (field, given, fits) in [
             ("image_column", d.image_column.is_some(), d.kind == Kind::Parquet),
             ("decoded_mib", d.decoded_mib.is_some(), d.kind == Kind::Parquet),
-            ("cache", d.cache.is_some(), d.kind != Kind::Folder),
+            ("cache", d.cache.is_some(), !matches!(d.kind, Kind::Folder | Kind::Tokens)),
+            ("classes", d.classes.is_some(), !matches!(d.kind, Kind::Tokens | Kind::Text)),
+            ("tokenizer", d.tokenizer.is_some(), d.kind == Kind::Text),
+            ("documents", d.documents.is_some(), d.kind == Kind::Text),
+            ("text_column", d.text_column.is_some(), d.kind == Kind::Text),
+            ("dtype", d.dtype.is_some(), d.kind == Kind::Tokens),
+            ("eod", d.eod.is_some(), matches!(d.kind, Kind::Tokens | Kind::Text)),
         ] {
             self.ensure(fits || !given, || format!("{field} means nothing to kind `{}`", d.kind.name()))?;
         }
+        let tokenizer = d.kind != Kind::Text || d.tokenizer.is_some();
+        self.ensure(tokenizer, || "tokenizer is missing, want one with kind `text`".into())?;
+        let eod = d.eod.unwrap_or(0);
+        self.ensure(eod <= i32::MAX as u32, || format!("eod is {eod}, want 0..=2147483647"))?;
         let mib = d.decoded_mib.unwrap_or(64);
         self.ensure((1..=65536).contains(&mib), || format!("decoded_mib is {mib}, want 1..=65536"))?;
         let mut classes: Vec<&String> = d.classes.iter().flatten().collect();

@@ -63,7 +63,11 @@ fn fields_that_contradict_each_other() {
     refused(write, &folder("labels = \"csv\""), &[s, "labels_csv is missing"]);
     refused(write, &folder("label_column = \"y\""), &[s, "labels of kind `folder` cannot be `column`"]);
     refused(write, &folder("labels = \"none\""), &[s, "groups = `class` wants labels"]);
-    refused(write, &folder("groups = \"shard\""), &[s, "groups = `shard` wants kind `tar` or `parquet`"]);
+    refused(
+        write,
+        &folder("groups = \"shard\""),
+        &[s, "groups = `shard` wants kind `tar`, `parquet`, `tokens` or `text`"],
+    );
     refused(write, &folder("groups = { pattern = {} }"), &[s, "at least one group"]);
     refused(write, &folder("image_column = \"x\""), &[s, "image_column means nothing to kind `folder`"]);
     refused(write, &folder("classes = [\"a\", \"a\"]"), &[s, "classes names `a` twice"]);
@@ -226,7 +230,7 @@ fn parquet_files_that_do_not_fit() {
     refused(
         write,
         &parquet("groups = \"column\""),
-        &["groups = `column` wants kind `parquet` and a `group_column`"],
+        &["groups = `column` wants kind `parquet` or `text` and a `group_column`"],
     );
     refused(
         |root| {

@@ -20,10 +20,13 @@ mod shard;
 mod tar;
 #[cfg(test)]
 mod tar_shapes;
+mod text;
+mod tokens;
 mod walk;
 
-pub use declare::{Declaration, GroupBy, Kind, LabelFrom, Verify, open};
+pub use declare::{Declaration, Documents, GroupBy, Kind, LabelFrom, Verify, Width, open};
 pub use memory::Memory;
+pub use tokens::TokenMemory;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -48,7 +51,7 @@ pub struct Record {
 pub struct Group {
     /// Name, unique in the source.
     pub name: String,
-    /// Numbers of its records, ascending.
+    /// Numbers of its records or documents, ascending.
     pub records: Vec<u32>,
     /// Over names, sizes, offsets, order and labels of its records.
     pub digest: [u8; 32],
@@ -57,17 +60,47 @@ pub struct Group {
 /// What a source holds, in an order that depends on names only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
-    /// Records.
+    /// Records; empty when the source has documents ([`Source::tokens`]).
     pub records: Vec<Record>,
-    /// Groups by name; together they hold every record exactly once.
+    /// Groups by name; together they hold every record, or document, exactly once.
     pub groups: Vec<Group>,
     /// Class names by label.
     pub classes: Vec<String>,
 }
 
+impl Index {
+    /// Records or documents in all groups.
+    pub fn len(&self) -> usize {
+        self.groups.iter().map(|group| group.records.len()).sum()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Documents of tokens, named by number (the entries of [`Group::records`]).
+pub trait Corpus: Send + Sync + std::fmt::Debug {
+    /// Tokens of a document; 0 for a number that is none.
+    fn len(&self, document: u32) -> u64;
+    /// Reads `out.len()` tokens of a document from its `from`-th on, each as a little-endian i32 >= 0; blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Io`] when they cannot be read now or are not there, [`SourceError::Format`] for an id above 2^31 - 1.
+    fn read(&self, document: u32, from: u64, out: &mut [[u8; 4]]) -> Result<(), SourceError>;
+    /// File that holds a document, index into the source's own list.
+    fn file(&self, document: u32) -> u32;
+    /// Asks whether a file is still what was indexed; what was read from it before counts only then.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`], or [`SourceError::Io`] when it cannot be told.
+    fn check(&self, file: u32) -> Result<(), SourceError>;
+}
+
 /// Where records are. The same position always gives the same bytes, or an error.
 pub trait Source: Send + Sync + std::fmt::Debug {
-    /// "folder", "tar", "parquet" or "memory".
+    /// "folder", "tar", "parquet", "tokens", "text" or "memory".
     fn kind(&self) -> &'static str;
     /// What it holds.
     fn index(&self) -> &Index;
@@ -80,6 +113,10 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SourceError::Io`] when it cannot be read now, [`SourceError::Changed`] when it is no longer what was indexed.
     fn read(&self, number: u32) -> Result<Bytes, SourceError>;
+    /// Its documents; `None` when it has records.
+    fn tokens(&self) -> Option<&dyn Corpus> {
+        None
+    }
 }
 
 /// A source that cannot be opened or read.

@@ -93,8 +93,8 @@ pub(super) fn find(
         (found.files, folder, Vec::new())
     };
     if found.is_empty() {
-        let what = extensions[0];
-        return Err(rules.misfit(format!("path `{declared}` matches no file, want `{what}` shards")));
+        let what = if extensions == [""] { "texts".into() } else { format!("`{}` shards", extensions[0]) };
+        return Err(rules.misfit(format!("path `{declared}` matches no file, want {what}")));
     }
     let shard = |found: Found| {
         let shown = if shown.is_empty() { found.name.clone() } else { format!("{shown}/{}", found.name) };
@@ -167,6 +167,16 @@ impl Positional {
         let mut bytes = vec![0; size as usize];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
+    }
+
+    /// Fills `into` from `offset`; fails when the file ends before.
+    pub fn fill(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    /// Bytes of the file when it was opened.
+    pub fn size(&self) -> u64 {
+        self.len
     }
 }
 

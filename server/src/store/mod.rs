@@ -3,6 +3,10 @@
 //! The keeper appends a record before it answers; after a restart it folds the records that follow the snapshot. A
 //! store is shared by one server process (a second one is refused); a fleet's store comes later behind the same trait.
 
+mod file;
+mod memory;
+
+use std::path::Path;
 use std::sync::Arc;
 
 /// A store that cannot be opened or written.
@@ -90,3 +94,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
 /// A store as rooms share it.
 pub type Shared = Arc<dyn Store>;
+
+/// Opens the store in the folder `path`; makes both when they are missing.
+///
+/// # Errors
+/// [`StoreError::InUse`] when another process has it open, [`StoreError::Damaged`] when its file cannot be understood,
+/// [`StoreError::Io`] when the system refuses.
+pub fn open(path: &Path) -> Result<Shared, StoreError> {
+    Ok(Arc::new(file::FileStore::open(path)?))
+}
+
+/// An empty store that ends with the process: for tests and demonstrations.
+pub fn memory() -> Shared {
+    Arc::new(memory::MemoryStore::default())
+}
+
+#[cfg(test)]
+mod conformance;

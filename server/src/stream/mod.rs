@@ -13,9 +13,11 @@ mod send;
 pub use body::Body;
 pub use memory::{Memory, OutOfMemory, Reservation};
 
-use crate::assemble::{AssembleError, Assembler, Block, BlockAt};
-use crate::job::{Feed, Job};
+use crate::assemble::{AssembleError, Assembler, Block, BlockAt, Extent};
+use crate::job::{Feed, Job, Place, places};
+use crate::keeper::{KeeperError, Mark, Reached};
 use crate::metrics::OpenStream;
+use crate::mixture::Sequence;
 use std::{ops::Range, sync::Arc, time::Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -53,8 +55,21 @@ pub struct Ask {
     pub training: bool,
     /// Digest of plan and sample ids that the batch must have: of a receipt.
     pub expected: Option<Vec<u8>>,
+    /// Where its positions come from.
+    pub positions: Positions,
     /// Since when the client waits.
     pub asked: Instant,
+}
+
+/// Where the positions of a stream's steps come from.
+#[derive(Clone, Debug)]
+pub enum Positions {
+    /// The job's mixture as it goes on: waits at barriers, moves the horizon.
+    Follow,
+    /// A sequence as it was, with what its header says.
+    Recorded(Arc<Sequence>, Mark),
+    /// The feed's own order (eval sets).
+    Fixed,
 }
 
 impl Ask {
@@ -65,24 +80,36 @@ impl Ask {
         from..(from + per).min(self.feed.order.batch())
     }
 
-    /// First step that is not sent, and whether the job ends there.
-    fn end(&self) -> (u64, bool) {
-        let asked = self.steps.map_or(u64::MAX, |n| self.from.saturating_add(n));
-        match self.feed.order.steps() {
-            Some(end) if end <= asked && self.steps.is_none() => (end, true),
-            Some(end) => (end.min(asked), false),
-            None => (asked, false),
-        }
+    /// First step that is not asked for.
+    fn end(&self) -> u64 {
+        self.steps.map_or(u64::MAX, |n| self.from.saturating_add(n))
     }
 
-    /// Blocks of the rank in `step`.
-    fn blocks(&self, step: u64) -> Vec<BlockAt> {
-        let places = self.feed.order.step(step);
+    /// Slots of `step` and what its header says of the mixture, as soon as it may be served.
+    async fn reach(&self, step: u64) -> Result<Ahead, AssembleError> {
+        let order = &self.feed.order;
+        let over = |steps, (dropped, padded)| Ahead::Over { steps, dropped, padded };
+        Ok(match &self.positions {
+            Positions::Follow => match self.job.keeper.reach(step).await? {
+                Reached::Step(sequence, mark) => Ahead::Step(places(&sequence, step), mark),
+                Reached::Over(end) => over(end.steps, (end.dropped, end.padded)),
+            },
+            Positions::Recorded(sequence, mark) => Ahead::Step(places(sequence, step), mark.clone()),
+            Positions::Fixed => match order.steps().filter(|steps| step >= *steps) {
+                Some(steps) => over(steps, order.leftovers()),
+                None => Ahead::Step(order.step(step), Mark::default()),
+            },
+        })
+    }
+
+    /// Blocks of the rank among the slots of `step`.
+    fn blocks(&self, step: u64, places: &[Place]) -> Vec<BlockAt> {
         let own = self.slots();
         let until = own.end.min(places.len() as u64);
-        let starts = (own.start..until).step_by(self.feed.mix_block as usize);
+        let unit = self.feed.unit();
+        let starts = (own.start..until).step_by(unit as usize);
         let block = |slot: u64| {
-            let end = (slot + self.feed.mix_block).min(until);
+            let end = (slot + unit).min(until);
             BlockAt { step, slot, places: places[slot as usize..end as usize].to_vec() }
         };
         starts.map(block).collect()
@@ -90,9 +117,24 @@ impl Ask {
 
     /// Bytes without which the stream cannot begin: two ordinary blocks, and the positions of a step.
     pub fn least_bytes(&self) -> usize {
-        let (feed, slots) = (&self.feed, self.feed.mix_block.min(self.feed.order.batch()) as usize);
-        let row = feed.format.raster.len() + feed.image_bytes() + feed.mean_record_bytes as usize;
-        2 * slots * row + feed.order.batch() as usize * SLOT_BYTES + STREAM_BYTES
+        let (feed, slots) = (&self.feed, self.feed.unit().min(self.feed.order.batch()) as usize);
+        let (making, keeping) = Assembler::slot_cost(feed);
+        2 * slots * (making + keeping) + feed.order.batch() as usize * SLOT_BYTES + STREAM_BYTES
+    }
+}
+
+/// What comes next in the sequence.
+enum Ahead {
+    Step(Vec<Place>, Mark),
+    Over { steps: u64, dropped: u64, padded: u64 },
+}
+
+impl Ahead {
+    /// Refuses to go on on another branch than the stream's first step: what it sent before may have been taken back.
+    fn on(self, branch: &mut Option<u64>) -> Result<Ahead, AssembleError> {
+        let Ahead::Step(_, mark) = &self else { return Ok(self) };
+        let (first, current) = (*branch.get_or_insert(mark.branch), mark.branch);
+        if first == current { Ok(self) } else { Err(KeeperError::Struck { branch: first, current }.into()) }
     }
 }
 
@@ -120,8 +162,21 @@ pub enum Next {
     Step {
         /// Which.
         step: u64,
-        /// Rows of this rank.
-        rows: u64,
+        /// What this rank's rows hold.
+        extent: Extent,
+        /// Blocks of this rank: after the last one the batch is closed, whatever comes next or does not.
+        blocks: usize,
+        /// What its header says of the mixture.
+        mark: Mark,
+    },
+    /// The job is over.
+    Over {
+        /// Steps in all.
+        steps: u64,
+        /// Rows not served at its end.
+        dropped: u64,
+        /// Rows repeated at its end.
+        padded: u64,
     },
     /// A block of the step.
     Block {
@@ -163,10 +218,30 @@ pub fn send(
 async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<Next>) {
     let whole = budget / KIB;
     let (budget, turns) = (Arc::new(Semaphore::new(whole)), assembler.turns());
-    for step in ask.from..ask.end().0 {
-        let blocks = ask.blocks(step);
-        let rows = blocks.iter().map(|b| ask.feed.rows_of(b.places.len()) as u64).sum();
-        if next.send(Next::Step { step, rows }).await.is_err() {
+    let mut branch = None;
+    for step in ask.from..ask.end() {
+        // A closed channel ends the wait at a barrier: the client left.
+        let ahead = tokio::select! {
+            ahead = ask.reach(step) => ahead.and_then(|ahead| ahead.on(&mut branch)),
+            () = next.closed() => return,
+        };
+        let (places, mark) = match ahead {
+            Ok(Ahead::Step(places, mark)) => (places, mark),
+            Ok(Ahead::Over { steps, dropped, padded }) => {
+                if ask.steps.is_none() {
+                    let _ = next.send(Next::Over { steps, dropped, padded }).await; // an error: the client left
+                }
+                return;
+            }
+            Err(error) => {
+                let block = Coming::spawn(async { Err(error) });
+                let _ = next.send(Next::Block { slot: 0, block }).await; // an error: the client left
+                return;
+            }
+        };
+        let blocks = ask.blocks(step, &places);
+        let extent = blocks.iter().map(|b| Assembler::extent(&ask.feed, &b.places)).sum();
+        if next.send(Next::Step { step, extent, blocks: blocks.len(), mark }).await.is_err() {
             return;
         }
         for at in blocks {

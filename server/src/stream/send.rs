@@ -2,8 +2,9 @@
 
 use super::body::Out;
 use super::{Ask, Next, Reservation, ToStatus};
-use crate::assemble::AssembleError;
+use crate::assemble::{AssembleError, Extent};
 use crate::job::NUMERICS;
+use crate::keeper::Mark;
 use crate::metrics::{self, OpenStream, Stage, StreamEnd};
 use crate::wire::{self, Columns};
 use bytes::Bytes;
@@ -59,9 +60,12 @@ pub(super) async fn run(
 struct Open {
     step: u64,
     rows: u64,
+    /// Blocks that are still to come.
+    blocks: usize,
+    mark: Mark,
     columns: Columns,
-    image_crc: u32,
-    image_bytes: u64,
+    /// Checksum and bytes so far of each large tensor.
+    large: Vec<(u32, u64)>,
     replaced: Vec<v1::Replacement>,
 }
 
@@ -76,42 +80,56 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     async fn all(&mut self, coming: &mut mpsc::Receiver<Next>) -> Result<(StreamEnd, Status), Gone> {
-        while let Some(next) = coming.recv().await {
+        loop {
+            // Between two batches the next one may be long in coming: a barrier, a busy server.
+            let idle = self.batch.is_none();
+            let next = tokio::select! {
+                next = coming.recv() => Some(next),
+                _ = self.draining.wait_for(|stop| *stop), if idle => None,
+            };
+            let Some(next) = next else { return self.go_away().await };
+            let Some(next) = next else { return Ok((StreamEnd::Complete, Status::ok(""))) };
             match next {
-                Next::Step { step, rows } => {
-                    if let Some(wrong) = self.close().await? {
-                        return Ok(wrong);
-                    }
+                Next::Step { step, extent, blocks, mark } => {
                     if *self.draining.borrow() {
-                        let reason = "the server is stopping".into();
-                        self.part(Part::GoAway(v1::GoAway { reason, endpoints: Vec::new() })).await?;
-                        return Ok((StreamEnd::Drain, Status::unavailable("the server is stopping")));
+                        return self.go_away().await;
                     }
-                    self.open(step, rows).await?;
+                    self.open(step, extent, blocks, mark).await?;
                 }
                 Next::Block { slot, mut block } => match (&mut block.0).await {
                     Ok(Ok(block)) => self.block(slot, block).await?,
                     Ok(Err(error)) => return Ok((StreamEnd::Error, (self.to_status)(&error))),
                     Err(lost) => return Ok((StreamEnd::Error, Status::internal(lost.to_string()))),
                 },
+                Next::Over { steps, dropped, padded } => return self.over(steps, dropped, padded).await,
+            }
+            if let Some(wrong) = self.close().await? {
+                return Ok(wrong);
             }
         }
-        if let Some(wrong) = self.close().await? {
-            return Ok(wrong);
+    }
+
+    async fn go_away(&self) -> Result<(StreamEnd, Status), Gone> {
+        let reason = "the server is stopping".into();
+        self.part(Part::GoAway(v1::GoAway { reason, endpoints: Vec::new() })).await?;
+        Ok((StreamEnd::Drain, Status::unavailable("the server is stopping")))
+    }
+
+    async fn over(
+        &self,
+        steps: u64,
+        dropped_rows: u64,
+        padded_rows: u64,
+    ) -> Result<(StreamEnd, Status), Gone> {
+        // Once a job, not once a rank or reconnect.
+        if self.ask.training && self.ask.rank == 0 && self.ask.from < steps {
+            metrics::leftovers(dropped_rows, padded_rows);
         }
-        let (steps, over) = self.ask.end();
-        if over {
-            let (dropped_rows, padded_rows) = self.ask.feed.order.leftovers();
-            // Once a job, not once a rank or reconnect.
-            if self.ask.training && self.ask.rank == 0 && self.ask.from < steps {
-                metrics::leftovers(dropped_rows, padded_rows);
-            }
-            self.part(Part::EndOfJob(v1::EndOfJob { steps, dropped_rows, padded_rows })).await?;
-        }
+        self.part(Part::EndOfJob(v1::EndOfJob { steps, dropped_rows, padded_rows })).await?;
         Ok((StreamEnd::Complete, Status::ok("")))
     }
 
-    async fn open(&mut self, step: u64, rows: u64) -> Result<(), Gone> {
+    async fn open(&mut self, step: u64, extent: Extent, blocks: usize, mark: Mark) -> Result<(), Gone> {
         let ask = self.ask;
         let slots = ask.slots();
         let full: u64 = ask.feed.rows_of_slots(slots.end - slots.start);
@@ -122,28 +140,33 @@ impl Sender<'_> {
             world_size: ask.world_size,
             slot_begin: slots.start as u32,
             slot_end: slots.end as u32,
-            tensors: wire::descriptors(&ask.feed, rows),
+            tensors: wire::descriptors(&ask.feed, extent),
             numerics: NUMERICS.into(),
-            mixture_seq: 1,
-            mixture_id: 1,
-            cursor: ask.training.then(|| ask.job.cursor(step + 1)),
-            smoothing: if ask.feed.labels.dense { 0.0 } else { ask.feed.labels.smoothing },
-            partial: rows < full,
-            due_before: Vec::new(),
-            due_after: Vec::new(),
+            mixture_seq: mark.seq,
+            mixture_id: mark.mixture_id,
+            cursor: ask.training.then(|| ask.job.cursor(step + 1, mark.branch, mark.seq)),
+            smoothing: ask.feed.smoothing(),
+            partial: extent.rows < full,
+            due_before: mark.due_before.clone(),
+            due_after: mark.due_after.clone(),
         };
         let columns = Columns::new(&ask.feed);
-        self.batch = Some(Open { step, rows, columns, image_crc: 0, image_bytes: 0, replaced: Vec::new() });
+        let large = vec![(0, 0); header.tensors.len() - columns.count()];
+        self.batch =
+            Some(Open { step, rows: extent.rows, blocks, mark, columns, large, replaced: Vec::new() });
         self.part(Part::Header(header)).await
     }
 
     async fn block(&mut self, slot: u64, block: crate::assemble::Block) -> Result<(), Gone> {
         let start = Instant::now();
         let batch = self.batch.as_mut().expect("a block follows its step");
-        let offset = batch.image_bytes;
-        let bytes = block.image.bytes.clone();
-        batch.image_crc = crc32c::crc32c_combine(batch.image_crc, block.image.crc, bytes.len());
-        batch.image_bytes += bytes.len() as u64;
+        batch.blocks -= 1;
+        let mut parts = Vec::with_capacity(block.tensors.len());
+        for (piece, (crc, bytes)) in block.tensors.iter().zip(&mut batch.large) {
+            parts.push((*bytes, piece.bytes.clone()));
+            *crc = crc32c::crc32c_combine(*crc, piece.crc, piece.bytes.len());
+            *bytes += piece.bytes.len() as u64;
+        }
         batch.columns.add(&self.ask.feed, slot, &block);
         let replaced = block.samples.iter().enumerate().filter_map(|(i, s)| {
             let bad = s.replaced.as_ref()?;
@@ -157,14 +180,16 @@ impl Sender<'_> {
         batch.replaced.extend(replaced);
         batch.replaced.truncate(MAX_REPLACED);
         drop(block);
-        self.chunks(wire::IMAGE, offset, bytes).await?;
+        for (tensor, (offset, bytes)) in (0..).zip(parts) {
+            self.chunks(tensor, offset, bytes).await?;
+        }
         Stage::Send.done(start);
         Ok(())
     }
 
-    /// Sends what remains of the open batch; returns how the stream ends when the batch is not the expected one.
+    /// Sends what remains of the open batch when its last block was sent; returns how the stream ends when the batch is not the expected one.
     async fn close(&mut self) -> Result<Option<(StreamEnd, Status)>, Gone> {
-        let Some(batch) = self.batch.take() else { return Ok(None) };
+        let Some(batch) = self.batch.take_if(|batch| batch.blocks == 0) else { return Ok(None) };
         let (small, plan_digest) = batch.columns.finish();
         if self.ask.expected.as_ref().is_some_and(|expected| *expected != plan_digest) {
             return Ok(Some((
@@ -172,19 +197,20 @@ impl Sender<'_> {
                 (self.to_status)(&AssembleError::Differs { step: batch.step }),
             )));
         }
-        let mut crcs = vec![batch.image_crc];
-        let mut bytes = batch.image_bytes;
-        for (i, piece) in small.into_iter().enumerate() {
+        let mut crcs: Vec<u32> = batch.large.iter().map(|(crc, _)| *crc).collect();
+        let mut bytes: u64 = batch.large.iter().map(|(_, bytes)| bytes).sum();
+        for piece in small {
+            let tensor = crcs.len() as u32;
             crcs.push(piece.crc);
             bytes += piece.bytes.len() as u64;
-            self.chunks(wire::IMAGE + 1 + i as u32, 0, piece.bytes).await?;
+            self.chunks(tensor, 0, piece.bytes).await?;
         }
         let ask = self.ask;
         let receipt = v1::Receipt {
             digest: ask.job.digest.to_vec().into(),
-            branch: 0,
+            branch: batch.mark.branch,
             step: batch.step,
-            mixture_seq: 1,
+            mixture_seq: batch.mark.seq,
             numerics: NUMERICS.into(),
             plan_digest: plan_digest.to_vec().into(),
             rank: ask.rank,

@@ -1,7 +1,10 @@
 //! Jobs, sources and policies as messages.
 
+use crate::assemble::Extent;
 use crate::batch::Dtype;
-use crate::job::{Job, JobGroup};
+use crate::estimate::{METHODS, Method};
+use crate::job::{EvalSet, Feed, Job, JobGroup};
+use crate::keeper::dues;
 use crate::plan::{Policy, image};
 use crate::source::{Group, Source};
 use mixfeed_proto as v1;
@@ -25,8 +28,17 @@ pub(super) fn dtype(dtype: Dtype) -> v1::Dtype {
 /// Describes an open job.
 pub fn job_info(job: &Job) -> v1::JobInfo {
     let feed = &job.feed;
-    let group = |g: &JobGroup| group_info(g.name.clone(), &g.source.index().groups[g.group], g.weight);
-    let rows = feed.rows_of_slots(feed.order.batch());
+    let group = |g: &JobGroup| {
+        let info = group_info(g.name.clone(), &g.source.index().groups[g.group], g.weight);
+        v1::GroupInfo { records: g.len(), ..info }
+    };
+    let tables = feed.tokens().map_or(&[][..], |tokens| &tokens.tables);
+    let eval_set = |(group, set): (&JobGroup, &EvalSet)| v1::EvalSetInfo {
+        group: group.name.clone(),
+        rows: set.rows,
+        digest: set.digest.to_vec().into(),
+    };
+    let held = job.held.as_ref();
     v1::JobInfo {
         job: job.name.clone(),
         digest: job.digest.to_vec().into(),
@@ -35,9 +47,23 @@ pub fn job_info(job: &Job) -> v1::JobInfo {
         classes: feed.classes.clone(),
         world_sizes: feed.world_sizes(),
         steps: feed.order.steps().unwrap_or(0),
-        step_bytes: super::descriptors(feed, rows).iter().map(|t| t.bytes).sum(),
-        ..Default::default()
+        step_bytes: super::descriptors(feed, step(feed)).iter().map(|t| t.bytes).sum(),
+        eval_sets: held.map_or(Vec::new(), |h| feed.groups.iter().zip(&h.sets).map(eval_set).collect()),
+        eval_digest: held.map_or(Vec::new(), |h| h.digest.to_vec()).into(),
+        group_tokens: tables.iter().map(|table| table.tokens()).collect(),
+        group_left_tokens: tables.iter().map(|table| table.left()).collect(),
     }
+}
+
+/// What a full step holds; of rows that differ, as many of average length.
+fn step(feed: &Feed) -> Extent {
+    let rows = feed.rows_of_slots(feed.order.batch());
+    let Some(rule) = feed.tokens() else { return Extent { rows, tokens: 0, pieces: 0 } };
+    let all: u64 = rule.tables.iter().map(|t| t.rows()).sum();
+    let mean = |total: u64| (u128::from(rows) * u128::from(total)).div_ceil(u128::from(all.max(1))) as u64;
+    let pieces = rule.tables.iter().map(|t| t.all_pieces()).sum();
+    let tokens = rule.tables.iter().map(|t| t.tokens()).sum();
+    Extent { rows, tokens: mean(tokens), pieces: mean(pieces) }
 }
 
 /// Describes a source.
@@ -48,7 +74,7 @@ pub fn source_info(name: &str, source: &dyn Source) -> v1::SourceInfo {
     v1::SourceInfo {
         source: name.into(),
         kind: source.kind().into(),
-        records: index.records.len() as u64,
+        records: index.len() as u64,
         groups: index.groups.iter().map(group).collect(),
         classes: index.classes.clone(),
     }
@@ -84,5 +110,35 @@ fn policy(policy: &dyn Policy) -> v1::PolicyInfo {
         summary: policy.summary().into(),
         params: params.collect(),
         options: options.collect(),
+    }
+}
+
+/// The registry of estimators.
+pub fn estimators() -> Vec<v1::EstimatorInfo> {
+    METHODS.iter().map(|m| estimator(*m)).collect()
+}
+
+fn estimator(method: &dyn Method) -> v1::EstimatorInfo {
+    let params = method.params().iter().map(|p| v1::EstimatorParam {
+        name: p.name.into(),
+        default: p.default,
+        min: p.min,
+        max: p.max,
+        doc: p.doc.into(),
+    });
+    let options = method.choices().iter().map(|c| v1::EstimatorOption {
+        name: c.name.into(),
+        values: c.values.iter().map(|v| v.to_string()).collect(),
+        doc: c.doc.into(),
+    });
+    v1::EstimatorInfo {
+        name: method.name().into(),
+        paper: method.paper().into(),
+        url: method.url().into(),
+        summary: method.summary().into(),
+        params: params.collect(),
+        options: options.collect(),
+        vectors: method.vectors().iter().map(|v| format!("{}: {}", v.name, v.doc)).collect(),
+        due: dues(method.wants()),
     }
 }

@@ -6,8 +6,8 @@
 mod info;
 mod tensors;
 
-pub use info::{job_info, policies, source_info};
-pub use tensors::{Columns, IMAGE, descriptors};
+pub use info::{estimators, job_info, policies, source_info};
+pub use tensors::{Columns, descriptors};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mixfeed_proto::{self as v1, MAX_PAYLOAD_BYTES, batch_part::Part};

@@ -1,15 +1,12 @@
-//! The small tensors of a batch: labels, sample ids, plan.
+//! The tensors of a batch: descriptors of all, contents of the small ones (labels, sample ids, plan, offsets).
 
-use crate::assemble::{Block, Sample};
+use crate::assemble::{Block, Extent, Sample};
 use crate::batch::{Dtype, Piece};
 use crate::exec::labels;
-use crate::job::Feed;
+use crate::job::{Feed, Image, Pipeline, Tokens};
 use crate::plan::Row;
 use bytes::Bytes;
 use mixfeed_proto as v1;
-
-/// Index of the image tensor among the descriptors.
-pub const IMAGE: u32 = 0;
 
 /// One small tensor: name, element type, columns of a row (1 means no second axis).
 type Column = (&'static str, Dtype, u64);
@@ -25,8 +22,17 @@ const FACTS: [Column; 7] = [
     ("plan.box", Dtype::U32, 4),
 ];
 
-fn columns(feed: &Feed) -> Vec<Column> {
-    let labels: &[Column] = match feed.labels.dense {
+/// Of a row of tokens.
+const IDS: [Column; 3] =
+    [("sample.group", Dtype::U32, 1), ("sample.index", Dtype::U64, 1), ("sample.flags", Dtype::U32, 1)];
+
+/// Offsets of ragged rows of tokens.
+const TOKEN_OFFSETS: &str = "input_ids.offsets";
+/// Offsets of the beginnings of pieces.
+const CUT_OFFSETS: &str = "cu_seqlens.offsets";
+
+fn columns(feed: &Feed, image: &Image) -> Vec<Column> {
+    let labels: &[Column] = match image.labels.dense {
         true => &[("label.dense", Dtype::F32, 0)],
         false => &[("label.class", Dtype::I32, 2), ("label.weight", Dtype::F32, 2)],
     };
@@ -36,21 +42,61 @@ fn columns(feed: &Feed) -> Vec<Column> {
     labels.iter().chain(&FACTS).copied().map(width).collect()
 }
 
-/// Descriptors of a batch of `rows` rows: the image, labels, sample ids, plan.
-pub fn descriptors(feed: &Feed, rows: u64) -> Vec<v1::TensorDescriptor> {
-    let [a, b, c] = feed.image_shape();
-    let image = describe("image", feed.format.dtype, vec![rows, a, b, c]);
-    let small = columns(feed).into_iter().map(|(name, dtype, width)| {
-        let shape = if width == 1 { vec![rows] } else { vec![rows, width] };
-        describe(name, dtype, shape)
-    });
-    std::iter::once(image).chain(small).collect()
+/// Offsets that a batch of tokens carries: name, and whether they count pieces instead of tokens.
+fn offsets(rule: &Tokens) -> impl Iterator<Item = (&'static str, bool)> + use<> {
+    let all = [(TOKEN_OFFSETS, false, rule.ragged()), (CUT_OFFSETS, true, rule.cu_seqlens)];
+    all.into_iter().filter_map(|(name, pieces, wanted)| wanted.then_some((name, pieces)))
 }
 
-fn describe(name: &str, dtype: Dtype, shape: Vec<u64>) -> v1::TensorDescriptor {
+/// Descriptors of a batch of what `extent` says: the large tensors first, in the order of [`Block::tensors`], then those
+/// of [`Columns`].
+pub fn descriptors(feed: &Feed, extent: Extent) -> Vec<v1::TensorDescriptor> {
+    let rows = extent.rows;
+    let shape = |width| if width == 1 { vec![rows] } else { vec![rows, width] };
+    match &feed.pipeline {
+        Pipeline::Image(image) => {
+            let [a, b, c] = image.shape();
+            let pixels = describe("image", image.format.dtype, vec![rows, a, b, c], "");
+            let small = columns(feed, image).into_iter();
+            let small = small.map(|(name, dtype, width)| describe(name, dtype, shape(width), ""));
+            std::iter::once(pixels).chain(small).collect()
+        }
+        Pipeline::Tokens(rule) => {
+            let mut all = large(rule, extent);
+            all.extend(offsets(rule).map(|(name, _)| describe(name, Dtype::I64, vec![rows + 1], "")));
+            all.extend(IDS.iter().map(|(name, dtype, width)| describe(name, *dtype, shape(*width), "")));
+            all
+        }
+    }
+}
+
+/// Descriptors of the large tensors of tokens.
+fn large(rule: &Tokens, extent: Extent) -> Vec<v1::TensorDescriptor> {
+    let (shape, ragged) = match rule.ragged() {
+        true => (vec![extent.tokens], TOKEN_OFFSETS),
+        false => (vec![extent.rows, u64::from(rule.seq_len)], ""),
+    };
+    let per_token = [
+        ("input_ids", Dtype::I32, true),
+        ("loss_mask", Dtype::U8, !rule.ragged()),
+        ("position_ids", Dtype::I32, rule.position_ids),
+        ("segment_ids", Dtype::I32, rule.segment_ids),
+        ("labels", Dtype::I32, rule.labels),
+    ];
+    let per_token = per_token.into_iter().filter(|(_, _, sent)| *sent);
+    let mut all: Vec<_> =
+        per_token.map(|(name, dtype, _)| describe(name, dtype, shape.clone(), ragged)).collect();
+    if rule.cu_seqlens {
+        let cuts = extent.pieces + extent.rows;
+        all.push(describe("cu_seqlens", Dtype::I32, vec![cuts], CUT_OFFSETS));
+    }
+    all
+}
+
+fn describe(name: &str, dtype: Dtype, shape: Vec<u64>, offsets: &str) -> v1::TensorDescriptor {
     let bytes = shape.iter().product::<u64>() * dtype.size() as u64;
     let wire = super::info::dtype(dtype) as i32;
-    v1::TensorDescriptor { name: name.into(), dtype: wire, shape, bytes, offsets: String::new() }
+    v1::TensorDescriptor { name: name.into(), dtype: wire, shape, bytes, offsets: offsets.into() }
 }
 
 /// Collects the small tensors of a batch, block by block.
@@ -58,21 +104,44 @@ fn describe(name: &str, dtype: Dtype, shape: Vec<u64>) -> v1::TensorDescriptor {
 pub struct Columns {
     data: Vec<Vec<u8>>,
     digest: blake3::Hasher,
+    /// Last value of each offsets tensor.
+    ends: Vec<i64>,
 }
 
 impl Columns {
     /// Empty columns of a batch of `feed`.
     pub fn new(feed: &Feed) -> Columns {
-        Columns { data: vec![Vec::new(); columns(feed).len()], digest: blake3::Hasher::new() }
+        let (data, ends) = match &feed.pipeline {
+            Pipeline::Image(image) => (vec![Vec::new(); columns(feed, image).len()], Vec::new()),
+            Pipeline::Tokens(rule) => {
+                let offsets = offsets(rule).count();
+                let mut data = vec![0i64.to_le_bytes().to_vec(); offsets];
+                data.resize(offsets + IDS.len(), Vec::new());
+                (data, vec![0; offsets])
+            }
+        };
+        Columns { data, digest: blake3::Hasher::new(), ends }
+    }
+
+    /// Number of its tensors.
+    pub fn count(&self) -> usize {
+        self.data.len()
     }
 
     /// Adds the rows of a block that starts at slot `slot` of the step.
     pub fn add(&mut self, feed: &Feed, slot: u64, block: &Block) {
+        match &feed.pipeline {
+            Pipeline::Image(image) => self.pictures(feed, image, slot, block),
+            Pipeline::Tokens(rule) => self.tokens(rule, block),
+        }
+    }
+
+    fn pictures(&mut self, feed: &Feed, image: &Image, slot: u64, block: &Block) {
         let own: Vec<i32> = block.samples.iter().map(|s| s.label).collect();
         let rows = &block.plan.rows;
-        let facts = if feed.labels.dense {
+        let facts = if image.labels.dense {
             let out = &mut self.data[0];
-            labels::dense(rows, &own, feed.labels.smoothing, feed.classes.len(), out)
+            labels::dense(rows, &own, image.labels.smoothing, feed.classes.len(), out)
                 .expect("a job's labels are below its number of classes");
             &mut self.data[1..]
         } else {
@@ -99,7 +168,24 @@ impl Columns {
         }
     }
 
-    /// The tensors in descriptor order (without the image), and the digest of plan and sample ids.
+    fn tokens(&mut self, rule: &Tokens, block: &Block) {
+        let (offset_data, ids) = self.data.split_at_mut(self.ends.len());
+        for sample in &block.samples {
+            let id = sample.id;
+            for (((_, pieces), out), end) in offsets(rule).zip(offset_data.iter_mut()).zip(&mut self.ends) {
+                *end += if pieces { i64::from(rule.pieces(id)) + 1 } else { i64::from(rule.row_tokens(id)) };
+                out.extend_from_slice(&end.to_le_bytes());
+            }
+            let cells: [&[u8]; IDS.len()] =
+                [&id.group.to_le_bytes(), &id.index.to_le_bytes(), &sample.flags.to_le_bytes()];
+            for (column, cell) in ids.iter_mut().zip(cells) {
+                column.extend_from_slice(cell);
+                self.digest.update(cell);
+            }
+        }
+    }
+
+    /// The tensors in descriptor order (without the large ones), and the digest of plan and sample ids.
     pub fn finish(self) -> (Vec<Piece>, [u8; 32]) {
         let pieces = self.data.into_iter().map(|d| Piece::new(Bytes::from(d))).collect();
         (pieces, *self.digest.finalize().as_bytes())
