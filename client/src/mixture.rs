@@ -29,7 +29,7 @@ pub enum Outcome {
     Accepted,
     /// Already counted: its first answer was lost.
     Duplicate,
-    /// About a segment that is closed: kept for audit, not counted.
+    /// About a segment that is closed: not counted.
     Stale,
     /// Another report with the same key was counted before.
     Conflict,
