@@ -52,6 +52,8 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("tiktoken_rs", &["source"]),
     ("tokenizers", &["source"]),
     ("zstd", &["source"]),
+    ("memmap2", &["source"]),
+    ("libc", &["source"]),
     ("toml", &["config", "cli"]),
     ("redb", &["store"]),
 ];

@@ -33,12 +33,17 @@ pub struct TokenRow {
 /// [`AssembleError::Source`]; a feed of pictures has no such rows.
 pub fn tokens(feed: &Feed, at: &BlockAt) -> Result<Vec<TokenRow>, AssembleError> {
     let Some(rule) = feed.tokens() else { return Ok(Vec::new()) };
-    let mut files = Touched::default();
-    let mut ids = vec![[0; 4]; rule.seq_len as usize];
+    let (mut files, mut ids, mut pieces) =
+        (Touched::default(), vec![[0; 4]; rule.seq_len as usize], Vec::new());
     let row = |place: &Place| {
-        let pieces = rule.row(place.id);
+        pieces.clear();
+        rule.row(place.id, &mut pieces);
         let len: usize = pieces.iter().map(|p| p.tokens as usize).sum();
-        files.read(feed, place.id, &pieces, &mut ids[..len])?;
+        let mut left = &mut ids[..len];
+        for piece in &pieces {
+            let run = Run::of(feed, place.id.group, piece);
+            files.read(feed, &run, take(&mut left, run.tokens))?;
+        }
         let ids = ids[..len].iter().map(|id| i32::from_le_bytes(*id)).collect();
         let mut end = 0;
         let ends = pieces.iter().map(|piece| {
@@ -180,28 +185,82 @@ fn fill(
         labels: labels.as_chunks_mut().0,
         cuts: cuts.as_chunks_mut().0,
     };
+    let laid = Laid::of(feed, rule, &at.places);
     let (mut files, mut tokens) = (Touched::default(), 0);
-    for place in &at.places {
-        tokens += row(feed, rule, place.id, &mut rest, &mut files)?;
+    for runs in laid.rows() {
+        tokens += row(feed, rule, runs, &mut rest, &mut files)?;
     }
     files.check(feed)?;
     metrics::reads(at.places.len() as u64, tokens * 4, true);
     Ok(())
 }
 
+/// Consecutive tokens of one document.
+struct Run {
+    group: u32,
+    document: u32,
+    from: u64,
+    tokens: usize,
+}
+
+impl Run {
+    fn of(feed: &Feed, group: u32, piece: &pack::Piece) -> Run {
+        let document = feed.groups[group as usize].at(piece.position);
+        Run { group, document, from: piece.from, tokens: piece.tokens as usize }
+    }
+}
+
+/// What the rows of a block are made of.
+struct Laid {
+    runs: Vec<Run>,
+    /// Runs up to and including each row.
+    ends: Vec<usize>,
+}
+
+impl Laid {
+    /// Looks everything up before anything is copied. Tables and files lie far apart in memory: short loops over many rows
+    /// wait for several of them at once, where row after row each would be waited for alone.
+    fn of(feed: &Feed, rule: &Tokens, places: &[Place]) -> Laid {
+        let (mut pieces, mut ends) = (Vec::new(), Vec::with_capacity(places.len()));
+        for place in places {
+            rule.row(place.id, &mut pieces);
+            ends.push(pieces.len());
+        }
+        let mut runs = Vec::with_capacity(pieces.len());
+        for (place, end) in places.iter().zip(&ends) {
+            let own = &pieces[runs.len()..*end];
+            runs.extend(own.iter().map(|piece| Run::of(feed, place.id.group, piece)));
+        }
+        for run in &runs {
+            if let Some(corpus) = feed.groups[run.group as usize].source.tokens() {
+                corpus.touch(run.document, run.from);
+            }
+        }
+        Laid { runs, ends }
+    }
+
+    /// The runs of each row.
+    fn rows(&self) -> impl Iterator<Item = &[Run]> {
+        let begins = std::iter::once(&0).chain(&self.ends);
+        begins.zip(&self.ends).map(|(begin, end)| &self.runs[*begin..*end])
+    }
+}
+
 /// Fills one row; returns its tokens.
 fn row(
     feed: &Feed,
     rule: &Tokens,
-    id: SampleId,
+    runs: &[Run],
     rest: &mut Rest<'_>,
     files: &mut Touched,
 ) -> Result<u64, AssembleError> {
-    let pieces = rule.row(id);
-    let len: usize = pieces.iter().map(|p| p.tokens as usize).sum();
+    let len: usize = runs.iter().map(|run| run.tokens).sum();
     let width = if rule.ragged() { len } else { rule.seq_len as usize };
     let ids = take(&mut rest.ids, width);
-    files.read(feed, id, &pieces, &mut ids[..len])?;
+    let mut left = &mut ids[..len];
+    for run in runs {
+        files.read(feed, run, take(&mut left, run.tokens))?;
+    }
     ids[len..].fill(rule.pad_id.to_le_bytes());
     if !rule.ragged() {
         let mask = take(&mut rest.mask, width);
@@ -211,10 +270,10 @@ fn row(
     let positions = take(&mut rest.positions, if rule.position_ids { width } else { 0 });
     let segments = take(&mut rest.segments, if rule.segment_ids { width } else { 0 });
     let labels = take(&mut rest.labels, if rule.labels { width } else { 0 });
-    let cuts = take(&mut rest.cuts, if rule.cu_seqlens { pieces.len() + 1 } else { 0 });
+    let cuts = take(&mut rest.cuts, if rule.cu_seqlens { runs.len() + 1 } else { 0 });
     let mut begin = 0;
-    for (number, piece) in pieces.iter().enumerate() {
-        let own = begin..begin + piece.tokens as usize;
+    for (number, run) in runs.iter().enumerate() {
+        let own = begin..begin + run.tokens;
         if let Some(positions) = positions.get_mut(own.clone()) {
             positions.iter_mut().zip(0i32..).for_each(|(out, at)| *out = at.to_le_bytes());
         }
@@ -247,31 +306,28 @@ fn take<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
 
 /// Files that a block was read from.
 #[derive(Default)]
-struct Touched(BTreeSet<(u32, u32)>);
+struct Touched {
+    files: BTreeSet<(u32, u32)>,
+    /// The one read last.
+    last: Option<(u32, u32)>,
+}
 
 impl Touched {
-    /// Reads the pieces of a row.
-    fn read(
-        &mut self,
-        feed: &Feed,
-        id: SampleId,
-        pieces: &[pack::Piece],
-        mut out: &mut [[u8; 4]],
-    ) -> Result<(), AssembleError> {
-        let group = &feed.groups[id.group as usize];
-        let Some(corpus) = group.source.tokens() else { return Ok(()) };
-        for piece in pieces {
-            let document = group.at(piece.position);
-            let own = take(&mut out, piece.tokens as usize);
-            retried(|| corpus.read(document, piece.from, own))?;
-            self.0.insert((id.group, corpus.file(document)));
+    /// Reads a run into `out`, which has its length.
+    fn read(&mut self, feed: &Feed, run: &Run, out: &mut [[u8; 4]]) -> Result<(), AssembleError> {
+        let Some(corpus) = feed.groups[run.group as usize].source.tokens() else { return Ok(()) };
+        retried(|| corpus.read(run.document, run.from, out))?;
+        let file = Some((run.group, corpus.file(run.document)));
+        if file != self.last {
+            self.files.extend(file);
+            self.last = file;
         }
         Ok(())
     }
 
     /// Fails when one of them is no longer what was indexed.
     fn check(&self, feed: &Feed) -> Result<(), AssembleError> {
-        for (group, file) in &self.0 {
+        for (group, file) in &self.files {
             if let Some(corpus) = feed.groups[*group as usize].source.tokens() {
                 retried(|| corpus.check(*file))?;
             }

@@ -52,9 +52,9 @@ impl Tokens {
         self.tables[id.group as usize].pieces(id.index)
     }
 
-    /// The pieces themselves.
-    pub fn row(&self, id: SampleId) -> Vec<Piece> {
-        self.tables[id.group as usize].row(id.index)
+    /// Adds the pieces themselves to `pieces`.
+    pub fn row(&self, id: SampleId, pieces: &mut Vec<Piece>) {
+        self.tables[id.group as usize].row(id.index, pieces);
     }
 
     /// What the mixture charges for rows of lengths of their own.

@@ -140,11 +140,10 @@ impl Table {
         }
     }
 
-    /// The pieces of row `row` < [`Table::rows`] in order, at least one.
-    pub fn row(&self, row: u64) -> Vec<Piece> {
-        let Body::Concat { order, ends, first } = &self.body else { return self.stored(row).to_vec() };
+    /// Adds the pieces of row `row` < [`Table::rows`], at least one, in order to `pieces`.
+    pub fn row(&self, row: u64, pieces: &mut Vec<Piece>) {
+        let Body::Concat { order, ends, first } = &self.body else { return pieces.extend(self.stored(row)) };
         let (mut at, to) = self.span(row);
-        let mut pieces = Vec::new();
         let mut document = first[row as usize] as usize;
         while at < to {
             let begin = if document == 0 { 0 } else { ends[document - 1] };
@@ -153,7 +152,6 @@ impl Table {
             at += u64::from(tokens);
             document += 1;
         }
-        pieces
     }
 
     fn stored(&self, row: u64) -> &[Piece] {
@@ -239,6 +237,12 @@ mod tests {
         lengths.iter().enumerate().map(document).collect()
     }
 
+    fn pieces(table: &Table, row: u64) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        table.row(row, &mut pieces);
+        pieces
+    }
+
     fn rule() -> impl Strategy<Value = Rule> {
         prop::sample::select(vec![Rule::Concat, Rule::BestFit, Rule::Document])
     }
@@ -251,7 +255,7 @@ mod tests {
             let table = Table::new(rule, seq_len, &given, keep);
             let mut seen: BTreeMap<(u32, u64), u32> = BTreeMap::new();
             for row in 0..table.rows() {
-                let pieces = table.row(row);
+                let pieces = pieces(&table, row);
                 let tokens: u32 = pieces.iter().map(|p| p.tokens).sum();
                 prop_assert!((1..=seq_len).contains(&tokens) && pieces.iter().all(|p| p.tokens > 0));
                 prop_assert_eq!((tokens, pieces.len() as u32), (table.row_tokens(row), table.pieces(row)));
@@ -276,7 +280,7 @@ mod tests {
                 let given = documents(&lengths);
                 let table = Table::new(rule, seq_len, &given, false);
                 let mut pieces: BTreeMap<u32, Vec<Piece>> = BTreeMap::new();
-                (0..table.rows()).flat_map(|r| table.row(r)).for_each(|p| pieces.entry(p.position).or_default().push(p));
+                (0..table.rows()).flat_map(|r| super::tests::pieces(&table, r)).for_each(|p| pieces.entry(p.position).or_default().push(p));
                 for document in given {
                     prop_assert_eq!(pieces[&document.position].len() as u64, document.tokens.div_ceil(u64::from(seq_len)));
                 }

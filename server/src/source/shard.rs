@@ -174,6 +174,11 @@ impl Positional {
         self.file.read_exact_at(into, offset)
     }
 
+    /// The file itself.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Bytes of the file when it was opened.
     pub fn size(&self) -> u64 {
         self.len

@@ -7,6 +7,7 @@
 //! bytes left for the socket. A client that stops reading therefore holds its budget and nothing more.
 
 mod body;
+mod join;
 mod memory;
 mod send;
 

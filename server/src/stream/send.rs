@@ -1,6 +1,7 @@
 //! From blocks in order to frames in order.
 
 use super::body::Out;
+use super::join::Join;
 use super::{Ask, Next, Reservation, ToStatus};
 use crate::assemble::{AssembleError, Extent};
 use crate::job::NUMERICS;
@@ -33,8 +34,15 @@ pub(super) async fn run(
     budget: Reservation,
 ) {
     let mut closed = ask.job.closed.subscribe();
-    let mut sender =
-        Sender { ask: &ask, frames: &frames, batch: None, draining, to_status: status, first: true };
+    let mut sender = Sender {
+        ask: &ask,
+        frames: &frames,
+        batch: None,
+        draining,
+        to_status: status,
+        join: Join::default(),
+        first: true,
+    };
     let (end, status) = tokio::select! {
         // The job was closed: its readers end wherever they are.
         _ = closed.wait_for(|closed| *closed) => {
@@ -75,6 +83,7 @@ struct Sender<'a> {
     batch: Option<Open>,
     draining: watch::Receiver<bool>,
     to_status: ToStatus,
+    join: Join,
     first: bool,
 }
 
@@ -164,7 +173,7 @@ impl Sender<'_> {
         let mut parts = Vec::with_capacity(block.tensors.len());
         for (piece, (crc, bytes)) in block.tensors.iter().zip(&mut batch.large) {
             parts.push((*bytes, piece.bytes.clone()));
-            *crc = crc32c::crc32c_combine(*crc, piece.crc, piece.bytes.len());
+            *crc = self.join.join(*crc, piece);
             *bytes += piece.bytes.len() as u64;
         }
         batch.columns.add(&self.ask.feed, slot, &block);

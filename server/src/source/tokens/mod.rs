@@ -1,10 +1,8 @@
-//! Files of token ids, read by position: raw ids, Megatron's index and data pairs, and our own caches of text.
-//!
-//! Reads are positional and not through a memory map: a file that is cut short while it is served is an error of that
-//! read, where a map would end the process, and 4 KiB from the page cache cost a microsecond.
+//! Files of token ids, seen through memory maps: raw ids, Megatron's index and data pairs, and our own caches of text.
 
 pub(super) mod cache;
 mod formats;
+mod map;
 mod memory;
 
 pub use memory::TokenMemory;
@@ -17,7 +15,8 @@ use super::{
     shard::{Positional, Shard, Shards, find},
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, io};
+use map::Map;
+use std::{collections::BTreeMap, io, sync::OnceLock};
 
 /// Ids that are converted at once.
 const RUN: usize = 4096;
@@ -60,6 +59,15 @@ struct Place {
     before: u64,
     offset: u64,
     width: Width,
+    /// Its map, once somebody asked for it; `None` where there can be none.
+    map: OnceLock<Option<Map>>,
+}
+
+impl Place {
+    /// Where token `at`, counted over all files, begins.
+    fn byte(&self, at: u64) -> u64 {
+        self.offset + (at - self.before) * self.width.bytes() as u64
+    }
 }
 
 /// Finds and indexes token files.
@@ -104,7 +112,8 @@ impl Tokens {
             let first = u32::try_from(ends.len()).ok().filter(|n| *n <= i32::MAX as u32);
             let most = || rules.misfit(format!("has more than {} documents", i32::MAX));
             let first = first.ok_or_else(most)?;
-            files.push(Place { first, before, offset: layout.offset, width: layout.width });
+            let (offset, width) = (layout.offset, layout.width);
+            files.push(Place { first, before, offset, width, map: OnceLock::new() });
             ends.extend(layout.ends.iter().map(|end| before + end));
         }
         if ends.len() > i32::MAX as usize || ends.is_empty() {
@@ -128,7 +137,39 @@ impl Tokens {
         }
     }
 
+    /// Copies the tokens from `at` on, counted over all files, which are all in file `number`.
     fn fill(&self, number: u32, at: u64, out: &mut [[u8; 4]]) -> Result<(), SourceError> {
+        let place = &self.files[number as usize];
+        let byte = place.byte(at);
+        let mapped = self.map(number)?.is_some_and(|map| match place.width {
+            Width::U16 => map.narrow(byte, out),
+            Width::U32 => map.wide(byte, out),
+        });
+        if !mapped {
+            self.read_at(number, byte, out)?;
+        }
+        if place.width == Width::U32 && out.iter().fold(0, |all, id| all | u32::from_le_bytes(*id)) >= TOP {
+            let why = "has an id above 2147483647, want ids that fit an i32";
+            return Err(SourceError::format(self.shards.shards[number as usize].shown.as_str(), why));
+        }
+        Ok(())
+    }
+
+    /// The map of a file, made when it is asked for the first time.
+    fn map(&self, number: u32) -> Result<Option<&Map>, SourceError> {
+        let place = &self.files[number as usize];
+        let map = match place.map.get() {
+            Some(map) => map,
+            None => {
+                let file = self.shards.get(number, |_, file| Ok(file))?;
+                place.map.get_or_init(|| Map::new(file.file()))
+            }
+        };
+        Ok(map.as_ref())
+    }
+
+    /// As [`Tokens::fill`] without a map: it failed and cannot say why, or there is none.
+    fn read_at(&self, number: u32, byte: u64, out: &mut [[u8; 4]]) -> Result<(), SourceError> {
         let (place, shard) = (&self.files[number as usize], &self.shards.shards[number as usize]);
         let file = self.shards.get(number, |_, file| Ok(file))?;
         let io = |error: io::Error| {
@@ -138,16 +179,8 @@ impl Tokens {
             }
             SourceError::io(shard.shown.as_str(), error)
         };
-        let byte = place.offset + (at - place.before) * place.width.bytes() as u64;
         match place.width {
-            Width::U32 => {
-                file.fill(out.as_flattened_mut(), byte).map_err(io)?;
-                let all = out.iter().fold(0, |all, id| all | u32::from_le_bytes(*id));
-                if all >= TOP {
-                    let why = "has an id above 2147483647, want ids that fit an i32";
-                    return Err(SourceError::format(shard.shown.as_str(), why));
-                }
-            }
+            Width::U32 => file.fill(out.as_flattened_mut(), byte).map_err(io)?,
             Width::U16 => {
                 let mut narrow = [[0u8; 2]; RUN];
                 for (i, run) in out.chunks_mut(RUN).enumerate() {
@@ -211,6 +244,13 @@ impl Corpus for Tokens {
             return Ok(());
         }
         self.fill(self.file(document), begin + from, out)
+    }
+
+    fn touch(&self, document: u32, from: u64) {
+        let (at, place) = (self.span(document).0 + from, self.files.get(self.file(document) as usize));
+        if let Some((place, Some(map))) = place.and_then(|place| Some((place, place.map.get()?))) {
+            map.touch(place.byte(at));
+        }
     }
 
     fn file(&self, document: u32) -> u32 {
