@@ -10,8 +10,10 @@
 //!
 //! Rows are runs of bytes; contexts do not reach before a row's start.
 
+mod sketch;
 mod trainer;
 
+pub use sketch::SKETCH;
 pub use trainer::{NGramTrainer, rows};
 
 /// Longest strings that are counted: contexts of 0 to 4 bytes.
