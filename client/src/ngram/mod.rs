@@ -99,7 +99,7 @@ impl NGram {
         let before: Vec<f64> = held_out.iter().map(|set| self.loss(set)).collect();
         self.learn(rows);
         let gains = before.iter().zip(held_out).map(|(before, set)| before - self.loss(set)).collect();
-        rows.iter().for_each(|row| self.count(row.as_ref(), |count| *count -= 1));
+        self.forget(rows);
         gains
     }
 

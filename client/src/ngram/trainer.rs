@@ -121,25 +121,23 @@ impl Trainer for NGramTrainer {
         Ok(known.then_some(Influence { matrix, tokens: tokens as f64 }))
     }
 
-    /// Means over this rank's held-out rows, and over the last rows of each group; a group that has sent none yet has no
-    /// sketch.
+    /// Means over this rank's held-out rows, and over the last rows of each group, by the model as it was before those; a
+    /// group that has sent none yet has no sketch.
     fn sketches(&mut self, moment: &Moment<'_>) -> Result<Option<Vec<Sketch>>, TrainerError> {
         let tasks = self.held_out.iter().map(|set| &set.rows).take(moment.tasks.len());
         if tasks.len() < moment.tasks.len() {
             return Ok(None);
         }
-        let model = &self.model;
+        self.recent.iter().for_each(|rows| self.model.forget(rows));
         let one = |owner: usize, rows: &Vec<Vec<u8>>, held_out: bool| {
             let (mut values, bytes) = (vec![0.0; SKETCH], rows.iter().map(Vec::len).sum::<usize>());
-            let scale = 1.0 / bytes as f64;
-            match held_out {
-                true => model.sketch_gains(rows, scale, &mut values),
-                false => model.sketch_counts(rows, scale, &mut values),
-            }
+            self.model.sketch(rows, 1.0 / bytes as f64, &mut values);
             Sketch { owner: owner as u32, held_out, values }
         };
         let groups = self.recent.iter().enumerate().filter(|(_, rows)| !rows.is_empty());
         let tasks = tasks.enumerate().map(|(i, rows)| one(i, rows, true));
-        Ok(Some(tasks.chain(groups.map(|(j, rows)| one(j, rows, false))).collect()))
+        let sketches = tasks.chain(groups.map(|(j, rows)| one(j, rows, false))).collect();
+        self.recent.iter().for_each(|rows| self.model.learn(rows));
+        Ok(Some(sketches))
     }
 }
