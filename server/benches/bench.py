@@ -17,6 +17,7 @@ them; figures are medians over the rounds.
   estimator_tikmix_m_ms             the same for TiKMiX-M, whose search runs once per stage (estimate.rs)
   estimator_lsq_128_ms              the same for Aioli's least squares at 128 groups
   estimator_1000_ms                 1,000 groups: slowest method that solves no system
+  log_cost                          reports, log and state of a job that learns, % of streaming, CPU time (log.rs)
   first_batch_ms                    a server just started: from OpenJob to the first batch of 256
   first_batch_far_ms                the same at step 10,000,000
   rss_growth_mib                    resident memory of the server: growth over the later 9,000 of 10,000 batches
@@ -223,6 +224,7 @@ GROUPS = [
     (finished("tokenize"), ["tokenize_vs_library"]),
     (finished("seek", pictures), ["seek_ms"]),
     (finished("estimate"), ["estimator_64_ms", "estimator_tikmix_m_ms", "estimator_lsq_128_ms", "estimator_1000_ms"]),
+    (finished("log"), ["log_cost"]),
     (latency, ["first_batch_ms", "first_batch_far_ms"]),
     (memory, ["rss_growth_mib", "rss_stalled_mib"]),
 ]

@@ -61,6 +61,12 @@ impl<T: Trainer> Driver<T> {
         let step = self.completed;
         let (groups, tasks) = (self.groups.len(), self.evals.tasks.len());
         let missing = DriveError::Unsupported { kind, step };
+        let against_held_out =
+            [ReportKind::Dots, ReportKind::Influence, ReportKind::Sketch, ReportKind::Candidates];
+        if against_held_out.contains(&kind) && self.stats.evaluations == 0 {
+            // Otherwise the trainer might never see the sets: losses need not be due at all.
+            self.evaluate().await?;
+        }
         let report = match kind {
             ReportKind::Unspecified => return Err(missing),
             ReportKind::Train | ReportKind::Excess => ledger.sums(kind, step)?,

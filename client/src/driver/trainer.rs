@@ -114,7 +114,8 @@ pub trait Trainer: Send + 'static {
     fn train(&mut self, batch: &Batch) -> Result<StepReport, TrainerError>;
 
     /// Loss of the weights as they are on one batch of a held-out set. Batches of a set come in the same order each
-    /// time; the driver adds their sums up in it.
+    /// time; the driver adds their sums up in it. It also asks once before it asks for anything that is measured against
+    /// held-out sets (dots, influence, sketches, candidates), so that a trainer may keep their rows.
     ///
     /// # Errors
     /// The trainer's own; the run ends with them.

@@ -10,8 +10,10 @@
 //!
 //! Rows are runs of bytes; contexts do not reach before a row's start.
 
+mod sketch;
 mod trainer;
 
+pub use sketch::SKETCH;
 pub use trainer::{NGramTrainer, rows};
 
 /// Longest strings that are counted: contexts of 0 to 4 bytes.
@@ -97,7 +99,7 @@ impl NGram {
         let before: Vec<f64> = held_out.iter().map(|set| self.loss(set)).collect();
         self.learn(rows);
         let gains = before.iter().zip(held_out).map(|(before, set)| before - self.loss(set)).collect();
-        rows.iter().for_each(|row| self.count(row.as_ref(), |count| *count -= 1));
+        self.forget(rows);
         gains
     }
 

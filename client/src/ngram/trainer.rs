@@ -1,7 +1,7 @@
 //! A trainer around the n-gram, for jobs whose tokens are bytes.
 
-use super::NGram;
-use crate::driver::{EvalTask, Influence, LossSum, Moment, StepReport, Trainer, TrainerError};
+use super::{NGram, SKETCH};
+use crate::driver::{EvalTask, Influence, LossSum, Moment, Sketch, StepReport, Trainer, TrainerError};
 use crate::learn::ReportKind;
 use crate::{Batch, Tokens};
 
@@ -9,6 +9,14 @@ use crate::{Batch, Tokens};
 const BATCHES: usize = 4;
 /// Rows of each group that are kept for it.
 const KEPT: usize = 128;
+
+/// This rank's rows of a task's held-out set.
+#[derive(Debug, Default)]
+struct HeldOut {
+    rows: Vec<Vec<u8>>,
+    /// Batches that they came in.
+    batches: u64,
+}
 
 /// Counts the rows of every batch; one pass over a job with `tokens` (tokenizer "bytes") trains it.
 #[derive(Debug, Default)]
@@ -18,8 +26,8 @@ pub struct NGramTrainer {
     groups: usize,
     /// The last rows of each group: influence is measured on rows that were not held out.
     recent: Vec<Vec<Vec<u8>>>,
-    /// Held-out rows of each task, once it was evaluated.
-    held_out: Vec<Vec<Vec<u8>>>,
+    /// Held-out sets of the tasks, once they were evaluated.
+    held_out: Vec<HeldOut>,
 }
 
 impl NGramTrainer {
@@ -79,19 +87,24 @@ impl Trainer for NGramTrainer {
         for row in &rows {
             loss.add(LossSum { sum: self.model.nll(row), count: row.len() as f64 });
         }
-        self.held_out.resize(self.held_out.len().max(task.index + 1), Vec::new());
+        if self.held_out.len() <= task.index {
+            self.held_out.resize_with(task.index + 1, HeldOut::default);
+        }
+        // The same batches come at every evaluation.
         let known = &mut self.held_out[task.index];
-        if (known.len() as u64) < task.rows {
-            known.extend(rows);
+        if known.batches == batch.step() {
+            known.rows.extend(rows);
+            known.batches += 1;
         }
         Ok(loss)
     }
 
     fn influence(&mut self, moment: &Moment<'_>) -> Result<Option<Influence>, TrainerError> {
         let (groups, tasks) = (moment.groups.len(), moment.tasks.len());
-        self.held_out.resize(self.held_out.len().max(tasks), Vec::new());
-        let held_out = std::mem::take(&mut self.held_out);
-        let sets: Vec<&[Vec<u8>]> = held_out[..tasks].iter().map(Vec::as_slice).collect();
+        if self.held_out.len() < tasks {
+            return Ok(None);
+        }
+        let sets: Vec<&[Vec<u8>]> = self.held_out[..tasks].iter().map(|set| set.rows.as_slice()).collect();
         let mut matrix = vec![0.0; groups * tasks];
         let mut tokens = 0;
         for (j, recent) in self.recent.iter().enumerate() {
@@ -104,8 +117,27 @@ impl Trainer for NGramTrainer {
                     .for_each(|(i, gain)| matrix[i * groups + j] += gain / BATCHES as f64);
             }
         }
-        self.held_out = held_out;
         let known = matrix.iter().all(|v| v.is_finite());
         Ok(known.then_some(Influence { matrix, tokens: tokens as f64 }))
+    }
+
+    /// Means over this rank's held-out rows, and over the last rows of each group, by the model as it was before those; a
+    /// group that has sent none yet has no sketch.
+    fn sketches(&mut self, moment: &Moment<'_>) -> Result<Option<Vec<Sketch>>, TrainerError> {
+        let tasks = self.held_out.iter().map(|set| &set.rows).take(moment.tasks.len());
+        if tasks.len() < moment.tasks.len() {
+            return Ok(None);
+        }
+        self.recent.iter().for_each(|rows| self.model.forget(rows));
+        let one = |owner: usize, rows: &Vec<Vec<u8>>, held_out: bool| {
+            let (mut values, bytes) = (vec![0.0; SKETCH], rows.iter().map(Vec::len).sum::<usize>());
+            self.model.sketch(rows, 1.0 / bytes as f64, &mut values);
+            Sketch { owner: owner as u32, held_out, values }
+        };
+        let groups = self.recent.iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+        let tasks = tasks.enumerate().map(|(i, rows)| one(i, rows, true));
+        let sketches = tasks.chain(groups.map(|(j, rows)| one(j, rows, false))).collect();
+        self.recent.iter().for_each(|rows| self.model.learn(rows));
+        Ok(Some(sketches))
     }
 }

@@ -22,6 +22,13 @@ kind = "text"
 path = {prose}
 tokenizer = "bytes"
 documents = "paragraph"
+
+[sources.texts]
+kind = "text"
+path = {texts}
+tokenizer = "bytes"
+documents = "paragraph"
+groups = "shard"
 """
 SECONDS_TO_START = 120
 SECONDS_TO_STOP = 60
@@ -33,7 +40,8 @@ class Server:
     def __init__(self, root, folder):
         config, self.ready, self.log = folder / "mixfeed.toml", folder / "ready.json", folder / "stderr"
         photos, prose = json.dumps(str(root / "demo-data/photos")), json.dumps(str(root / "LICENSE"))
-        config.write_text(CONFIG.format(path=photos, prose=prose))
+        texts = json.dumps(str(root / "demo-data/text"))
+        config.write_text(CONFIG.format(path=photos, prose=prose, texts=texts))
         program = [root / "target/debug/mixfeed", "serve", "--config", config, "--ready-file", self.ready]
         with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(program, cwd=folder, stdin=subprocess.DEVNULL, stderr=stderr)

@@ -1,6 +1,6 @@
 //! Where a trainer's batches come from and its reports go: the service's side of a run, here without a service.
 
-use mixfeed_proto::{ReportKind, ReportOutcome, ReportRequest};
+use mixfeed_proto::{MixtureEntry, ReportKind, ReportOutcome, ReportRequest};
 use mixfeed_server::estimate::{Reduced, Want, When};
 use mixfeed_server::keeper::{Course, Rules};
 use mixfeed_server::mixture::{Costs, Exhaustion, GroupRule, LastBatch, Sequence};
@@ -27,6 +27,14 @@ pub trait Feed {
     fn report(&mut self, report: Reduced);
 }
 
+/// First step and integer weights of each entry of a log.
+pub type Log = Vec<(u64, Vec<u64>)>;
+
+/// See [`Log`].
+pub fn log(entries: &[MixtureEntry]) -> Log {
+    entries.iter().map(|e| (e.from_step, e.weights.clone())).collect()
+}
+
 /// A job's course in this process: what the service decides, without its clock, store and streams.
 #[derive(Debug)]
 pub struct Here {
@@ -49,8 +57,8 @@ impl Here {
     }
 
     /// First step and integer weights of each entry of the log.
-    pub fn log(&self) -> Vec<(u64, Vec<u64>)> {
-        self.course.entries().iter().map(|e| (e.from_step, e.weights.clone())).collect()
+    pub fn log(&self) -> Log {
+        log(self.course.entries())
     }
 }
 
@@ -81,7 +89,8 @@ impl Feed for Here {
             Want::Eval => (ReportKind::Eval, true),
             Want::Train => (ReportKind::Train, false),
             Want::Influence => (ReportKind::Influence, true),
-            Want::Excess | Want::Dots | Want::GradientStats | Want::Sketch | Want::Candidates => {
+            Want::Sketch => (ReportKind::Sketch, true),
+            Want::Excess | Want::Dots | Want::GradientStats | Want::Candidates => {
                 panic!("a count model has no {:?}", report.want)
             }
         };
@@ -95,6 +104,8 @@ impl Feed for Here {
             from_step: report.to_step - u64::from(!point),
             to_step: report.to_step,
             eval_digest: self.course.rules().eval_digest.clone().into(),
+            owner: report.owner as u32,
+            held_out: report.held_out,
             ..Default::default()
         };
         self.number += 1;

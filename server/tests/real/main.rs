@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! text (groups) -> sets (what is learnt) -> feed (the service's side) <-> train (the trainer's side)
+//!                                        -> served (the same sets through the service), ranks (by two trainers)
 //! ```
 //! The sets are those of the papers' kind at a size that takes seconds: a byte n-gram learns 1.2 MB in 600 steps, and an
 //! estimator sees nothing but its held-out losses. Runs are paired: the same seed, with and without learning.
@@ -9,7 +10,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod feed;
+mod ranks;
+mod served;
 mod sets;
+#[path = "../stand/mod.rs"]
+mod stand;
 mod text;
 mod train;
 

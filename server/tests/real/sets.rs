@@ -1,7 +1,7 @@
 //! What is learnt: sets of groups, ways of setting their weights, and runs of one on the other.
 
 use crate::{
-    feed::Here,
+    feed::{Here, Log},
     text::{Group, ROW, Row},
     train::train,
 };
@@ -10,12 +10,12 @@ use mixfeed_server::{
     args::Args,
     estimate::{Setup, Vectors, by_name, post, reduce},
     keeper::{Barrier, Learner, Rules},
-    mixture::Weights,
+    mixture::{ONE, Weights},
 };
 use std::{collections::BTreeMap, time::Duration};
 
 /// Rows of a step.
-const BATCH: u64 = 32;
+pub const BATCH: u64 = 32;
 
 /// A job's groups and objective.
 #[derive(Clone, Copy, Debug)]
@@ -45,30 +45,37 @@ pub struct Outcome {
     /// Mean over tasks of e^loss.
     pub perplexity: f64,
     /// First step and integer weights of each entry of the log.
-    pub log: Vec<(u64, Vec<u64>)>,
+    pub log: Log,
 }
 
 /// Runs `way` on `set`, whose groups are `groups`, with one seed.
 pub fn run(set: &Set, groups: &[&Group], way: &Way, seed: u64) -> Outcome {
+    let (model, log) = trained(set, groups, way, seed);
+    let losses: Vec<f64> = set.tasks.iter().map(|t| model.loss::<Row>(&groups[*t].test)).collect();
+    let mean = |of: &dyn Fn(f64) -> f64| losses.iter().map(|l| of(*l)).sum::<f64>() / losses.len() as f64;
+    Outcome { loss: mean(&|l| l), perplexity: mean(&f64::exp), log }
+}
+
+/// As [`run`]: the model and the log.
+pub fn trained(set: &Set, groups: &[&Group], way: &Way, seed: u64) -> (NGram, Log) {
     let rows: Vec<usize> = groups.iter().map(|g| g.train.len()).collect();
     let mut feed = Here::new(rules(way, set.initial, set.tasks, &rows, set.steps, seed), &rows);
     let mut model = NGram::new();
     train(&mut feed, groups, set.tasks, &mut model);
-    let losses: Vec<f64> = set.tasks.iter().map(|t| model.loss::<Row>(&groups[*t].test)).collect();
-    let mean = |of: &dyn Fn(f64) -> f64| losses.iter().map(|l| of(*l)).sum::<f64>() / losses.len() as f64;
-    Outcome { loss: mean(&|l| l), perplexity: mean(&f64::exp), log: feed.log() }
+    (model, feed.log())
 }
 
 /// The rules of a job over groups of `rows` rows that learns as `way` says, bounded by nothing.
 pub fn rules(way: &Way, initial: &[f64], tasks: &[usize], rows: &[usize], steps: u64, seed: u64) -> Rules {
     let m = initial.len();
+    let shares = Weights::normalise(initial).unwrap();
     let setup = Setup {
         groups: m,
         tasks: tasks.len(),
         own_task: (0..m).map(|g| tasks.iter().position(|t| *t == g)).collect(),
         objective: vec![1.0 / tasks.len() as f64; tasks.len()],
         perplexity: false,
-        initial: initial.to_vec(),
+        initial: shares.shares().iter().map(|w| *w as f64 / ONE as f64).collect(),
         sizes: rows.iter().map(|rows| (rows * ROW) as f64).collect(),
         batch: BATCH,
         max_steps: steps,
@@ -84,7 +91,7 @@ pub fn rules(way: &Way, initial: &[f64], tasks: &[usize], rows: &[usize], steps:
         groups: names(&(0..m).collect::<Vec<_>>()),
         active: (0..m).collect(),
         tasks: names(tasks),
-        initial: Weights::normalise(initial).unwrap(),
+        initial: shares,
         setup,
         learner: Some(Learner { name: way.method.into(), method, args, vectors: Vectors::new() }),
         shadows: Vec::new(),
@@ -111,6 +118,11 @@ pub fn aioli(numbers: &[(&'static str, f64)]) -> Way {
     all.retain(|(name, _)| !numbers.iter().any(|(other, _)| other == name));
     all.extend(numbers);
     Way { method: "aioli", numbers: all, words: vec![("variant", "paper_eg")] }
+}
+
+/// TiKMiX-D with sketches of gradients, four stages.
+pub fn tikmix() -> Way {
+    Way { method: "tikmix_d", numbers: vec![("stages", 4.0)], words: vec![("evidence", "sketch")] }
 }
 
 /// Outcomes for each of `seeds`, in order, on two threads.

@@ -2,14 +2,17 @@
 
 use crate::feed::{Batch, Feed};
 use crate::text::{Group, ROW, Row};
-use mixfeed_client::ngram::NGram;
+use mixfeed_client::ngram::{NGram, SKETCH};
 use mixfeed_server::estimate::{Reduced, Want};
 
 /// Batches behind one influence report, and rows of each.
 const INFLUENCE: (usize, usize) = (4, 32);
+/// Last rows of each group that a sketch is of, as in [`mixfeed_client::ngram::NGramTrainer`].
+pub const RECENT: usize = 128;
 
 /// Trains `model` on `groups` until the feed ends; `tasks` are the groups whose held-out sets count.
 pub fn train(feed: &mut dyn Feed, groups: &[&Group], tasks: &[usize], model: &mut NGram) {
+    let mut recent = vec![Vec::new(); groups.len()];
     while let Some(batch) = feed.next() {
         for want in &batch.due_before {
             feed.report(measure(*want, batch.step, &batch, groups, tasks, model));
@@ -19,8 +22,22 @@ pub fn train(feed: &mut dyn Feed, groups: &[&Group], tasks: &[usize], model: &mu
             ahead.map(|w| measure(*w, batch.step + 1, &batch, groups, tasks, model)).collect();
         model.learn(&rows(&batch, groups));
         losses.into_iter().for_each(|report| feed.report(report));
+        batch.rows.iter().for_each(|(group, row)| recent[*group].push(groups[*group].train[*row].as_slice()));
         for want in batch.due_after.iter().filter(|w| **w != Want::Train) {
-            feed.report(measure(*want, batch.step + 1, &batch, groups, tasks, model));
+            match want {
+                Want::Sketch => sketches(batch.step + 1, groups, tasks, model, &recent)
+                    .into_iter()
+                    .for_each(|sketch| feed.report(sketch)),
+                Want::Eval
+                | Want::Train
+                | Want::Excess
+                | Want::Dots
+                | Want::GradientStats
+                | Want::Influence
+                | Want::Candidates => {
+                    feed.report(measure(*want, batch.step + 1, &batch, groups, tasks, model));
+                }
+            }
         }
     }
 }
@@ -62,6 +79,29 @@ fn tokens(rows: usize) -> f64 {
 /// Sum of losses over rows, and their tokens.
 fn total(model: &NGram, rows: &[Row]) -> (f64, f64) {
     (rows.iter().fold(0.0, |sum, row| sum + model.nll(row)), tokens(rows.len()))
+}
+
+/// Sketches of the tasks' held-out sets and of the last rows of each group, by the model without those.
+fn sketches(
+    to_step: u64,
+    groups: &[&Group],
+    tasks: &[usize],
+    model: &mut NGram,
+    recent: &[Vec<&[u8]>],
+) -> Vec<Reduced> {
+    let last: Vec<&[&[u8]]> = recent.iter().map(|rows| &rows[rows.len().saturating_sub(RECENT)..]).collect();
+    last.iter().for_each(|rows| model.forget(rows));
+    let one = |owner: usize, held_out: bool, rows: &[&[u8]]| {
+        let mut values = vec![0.0; SKETCH];
+        model.sketch(rows, 1.0 / tokens(rows.len()), &mut values);
+        let want = Want::Sketch;
+        Reduced { want, to_step, values, counts: Vec::new(), more: Vec::new(), lr: 0.0, owner, held_out }
+    };
+    let held = |t: &usize| groups[*t].held_out.iter().map(Vec::as_slice).collect::<Vec<_>>();
+    let of_tasks = tasks.iter().enumerate().map(|(i, t)| one(i, true, &held(t)));
+    let sketches = of_tasks.chain(last.iter().enumerate().map(|(j, rows)| one(j, false, rows))).collect();
+    last.iter().for_each(|rows| model.learn(rows));
+    sketches
 }
 
 /// Influence of learning one batch of group j on task i, (tasks, groups) row-major, mean over a few batches.
