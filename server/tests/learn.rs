@@ -6,7 +6,7 @@ mod stand;
 
 use mixfeed_client::driver::{Driver, DriverOptions, EvalTask, LossSum, StepReport, Trainer, TrainerError};
 use mixfeed_client::learn::{MixtureEntry, ReportKind, ReportRequest, ResumeAttempt};
-use mixfeed_client::{Batch, Client, Cursor, Error, Outcome, SetWeights, Start, StreamOptions};
+use mixfeed_client::{Batch, Client, Cursor, Error, Outcome, Replay, SetWeights, Start, StreamOptions};
 use mixfeed_proto as v1;
 use mixfeed_server::source::{Source, TokenMemory};
 use mixfeed_server::{Sources, config};
@@ -323,6 +323,17 @@ async fn an_operator_sets_weights_against_the_log() {
     assert_eq!((before.segment(), before.mixture_id()), (1, 1));
     let mut watch = client.watch("job", 1);
     assert_eq!(watch.next_entry().await.unwrap().author, "spec");
+    // A slip of the pen must not move the horizon: operators' weights could only land behind it.
+    let slip = StreamOptions { start: Start::Step(1 << 40), ..Default::default() };
+    let error = match client.stream("job", slip).await {
+        Err(error) => error,
+        Ok(mut stream) => stream.next_batch().await.unwrap_err(),
+    };
+    assert!(
+        matches!(&error, Error::FailedPrecondition { message, .. } if message.contains("cursor")),
+        "{error}"
+    );
+    assert!(client.mixture("job").await.unwrap().horizon < 1 << 20);
     let set = |expected_version, from_step| SetWeights {
         expected_version,
         from_step,
@@ -334,9 +345,9 @@ async fn an_operator_sets_weights_against_the_log() {
     assert_eq!((done.seq, done.from_step, &*done.author), (2, 100_000, "operator:eve"));
     assert_eq!(watch.next_entry().await.unwrap(), done);
     assert!(matches!(client.set_weights("job", set(1, 0)).await, Err(Error::Aborted { .. })));
-    let later = stream(&client, 0, 1, Start::Step(99_999)).await.next_batch().await.unwrap().unwrap();
-    let mut after = stream(&client, 0, 1, Start::Step(100_000)).await;
-    let after = after.next_batch().await.unwrap().unwrap();
+    let shown =
+        async |step| client.replay("job", Replay::Step { step, rank: 0, world_size: 1 }).await.unwrap();
+    let (later, after) = (shown(99_999).await, shown(100_000).await);
     assert!(later.groups().unwrap().own().any(|g| g == 0));
     assert!(after.groups().unwrap().own().all(|g| g != 0), "group a gets nothing from its step on");
     assert_eq!(after.segment(), 2);

@@ -118,7 +118,7 @@ impl Course {
             estimators,
             entries: Vec::new(),
             branch: 0,
-            branches: BTreeMap::from([(0, Arc::new(sequence))]),
+            branches: BTreeMap::from([(0, Arc::new(sequence.starting(&rules.initial)))]),
             attempt: 0,
             bag: Bag::default(),
             laid: Vec::new(),

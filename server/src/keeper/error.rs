@@ -1,6 +1,6 @@
 //! What goes wrong in a keeper.
 
-use super::{CourseError, TurnError};
+use super::{AHEAD, CourseError, TurnError};
 use crate::store::StoreError;
 
 /// A job's mixture that cannot go on, or a call that it refuses.
@@ -48,6 +48,16 @@ pub enum KeeperError {
         given: u64,
         /// Current one.
         current: u64,
+    },
+    /// A stream that would leave steps behind that nobody was served.
+    #[error(
+        "step {step} is more than {AHEAD} ahead of step {horizon}, where this job stands; start from a cursor of it, or replay the step to look at it"
+    )]
+    Skips {
+        /// First step asked for.
+        step: u64,
+        /// First step that no stream has begun.
+        horizon: u64,
     },
     /// A stream of a branch whose steps were taken back.
     #[error("the trainer went back on branch {current}, this stream is of branch {branch}; open it again")]

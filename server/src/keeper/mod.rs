@@ -48,6 +48,10 @@ use tokio::time::Instant;
 
 /// Steps by which the durable horizon is ahead of the real one, at least and at most: a write a second is enough.
 const STRIDE: (u64, u64) = (64, 65_536);
+/// Steps past the horizon within which a stream may begin when only a number says where: enough for ranks that start
+/// together and for a look ahead. What is further moves the horizon, behind which no operator's weights can land, by a
+/// slip of the pen; a cursor shows that the steps before it were trained.
+pub const AHEAD: u64 = 1_024;
 const STRIDE_TIME: Duration = Duration::from_secs(1);
 
 /// What is behind the mutex.
@@ -140,6 +144,18 @@ impl Keeper {
     /// First step that no stream has begun.
     pub fn horizon(&self) -> u64 {
         self.horizon.load(Ordering::SeqCst)
+    }
+
+    /// Whether a stream may begin at `step` when no cursor of the job says so.
+    ///
+    /// # Errors
+    /// [`KeeperError::Skips`] when it is more than [`AHEAD`] past the horizon.
+    pub fn admit(&self, step: u64) -> Result<(), KeeperError> {
+        let horizon = self.horizon();
+        match step.saturating_sub(horizon) > AHEAD {
+            true => Err(KeeperError::Skips { step, horizon }),
+            false => Ok(()),
+        }
     }
 
     /// Waits until `step` may be served, and moves the horizon past it.

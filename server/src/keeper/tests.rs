@@ -385,6 +385,28 @@ fn a_job_that_ends_at_a_barrier_ends() {
 }
 
 #[test]
+fn a_job_whose_groups_all_leave_with_a_probe_ends_there() {
+    let rule = |after| GroupRule { records: 16, exhaustion: Exhaustion::Leave { after } };
+    // Probes serve 12 + 4 and 4 + 12 rows: the second one takes the last of both groups. The third group has no weight.
+    let groups = vec![rule(16), rule(16), rule(99)];
+    for barrier in [Barrier::Strict, Barrier::Segment, Barrier::Lagged(3)] {
+        let empty = Sequence::new(1, groups.clone(), Costs::Equal, BATCH, LastBatch::Drop, 0);
+        let three = |r: &mut Rules| {
+            r.groups.push("s/c".into());
+            r.initial = Weights::normalise(&[1.0, 1.0, 0.0]).unwrap();
+            r.barrier = barrier;
+        };
+        let mut course = Course::new(rules(three), empty).unwrap();
+        course.plan(4).unwrap();
+        block(&mut course, 0, 0);
+        course.late(4).unwrap();
+        course.plan(9).unwrap();
+        assert_eq!(kinds(&course), [(0, 2, PROBE), (2, 4, PROBE)], "{barrier:?}");
+        assert_eq!(course.sequence().end_by(4).map(|end| end.steps), Some(4));
+    }
+}
+
+#[test]
 fn a_rewind_learns_anew_from_the_step_on() {
     let mut course = course(|_| {});
     block(&mut course, 0, 0);
@@ -557,6 +579,18 @@ async fn weights_are_set_only_on_the_log_that_was_seen() {
     let entry = set(1).await.unwrap().expect("no probe is in the way");
     assert_eq!((entry.from_step, entry.seq), (42, 2), "steps that were begun never change");
     assert!(matches!(set(1).await, Err(KeeperError::Version { given: 1, current: 2 })));
+}
+
+#[tokio::test]
+async fn a_number_alone_leads_no_further_than_a_little_ahead() {
+    let keeper = keeper(&store::memory(), |r| r.learner = None).unwrap();
+    keeper.admit(AHEAD).unwrap();
+    let far = keeper.admit(1 << 40);
+    assert!(matches!(far, Err(KeeperError::Skips { step, horizon: 0 }) if step == 1 << 40), "{far:?}");
+    // A trainer that comes back with a cursor is led there, and the others may follow.
+    keeper.reach(10_000_000).await.unwrap();
+    keeper.admit(10_000_001 + AHEAD).unwrap();
+    assert!(keeper.admit(10_000_002 + AHEAD).is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,6 +120,7 @@ pub fn of_keeper(error: &KeeperError) -> Status {
         KeeperError::Foreign { .. } => status(Code::DataLoss, "OTHER_BUILD", error),
         KeeperError::Superseded { .. } => status(Code::Aborted, "SUPERSEDED", error),
         KeeperError::NoAttempt { .. } => status(Code::FailedPrecondition, "NO_ATTEMPT", error),
+        KeeperError::Skips { .. } => status(Code::FailedPrecondition, "SKIPS", error),
         KeeperError::Struck { .. } => status(Code::Aborted, "STRUCK", error),
         KeeperError::Version { .. } => status(Code::Aborted, "VERSION", error),
         KeeperError::Broken(_) => status(Code::Unavailable, "MIXTURE_STOPPED", error),

@@ -142,6 +142,9 @@ fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -
     let feed = job.feed.clone();
     check_rank(&feed, request.rank, request.world_size)?;
     check_step(&job, &feed, from)?;
+    if !matches!(request.start, Some(Start::Cursor(_))) {
+        job.keeper.admit(from).map_err(|e| status::of_keeper(&e))?;
+    }
     let (rank, world_size) = (request.rank, request.world_size);
     tracing::debug!(job = job.name, rank, world_size, replica = request.replica, from, "stream opened");
     Ok((
