@@ -89,6 +89,9 @@ pub trait Corpus: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SourceError::Io`] when they cannot be read now or are not there, [`SourceError::Format`] for an id above 2^31 - 1.
     fn read(&self, document: u32, from: u64, out: &mut [[u8; 4]]) -> Result<(), SourceError>;
+    /// Ids that its documents are made of: those of its tokenizer, or as many as the largest id there asks for; `None` when
+    /// nobody has looked.
+    fn vocabulary(&self) -> Option<u64>;
     /// File that holds a document, index into the source's own list.
     fn file(&self, document: u32) -> u32;
     /// Asks whether a file is still what was indexed; what was read from it before counts only then.

@@ -37,6 +37,8 @@ pub(super) struct Layout {
     pub own: Option<cache::Groups>,
     /// Added to the digest of its groups: hash of its contents, when it is known or asked for.
     pub content: Option<[u8; 32]>,
+    /// Ids that its tokens are drawn from, when they are known.
+    pub vocabulary: Option<u64>,
 }
 
 /// Token files.
@@ -49,6 +51,7 @@ pub(super) struct Tokens {
     files: Vec<Place>,
     /// Tokens of all files up to and including each document.
     ends: Vec<u64>,
+    vocabulary: Option<u64>,
 }
 
 /// Where the documents of a file are.
@@ -116,7 +119,10 @@ impl Tokens {
         if empty > 0 {
             notes.push(format!("{empty} documents are empty and are in no row"));
         }
-        Ok(Tokens { kind, index, notes, shards: Shards::new(shards), files, ends })
+        // One file that nobody has looked through may hold any id.
+        let known: Option<Vec<u64>> = layouts.iter().map(|layout| layout.vocabulary).collect();
+        let vocabulary = known.and_then(|all| all.into_iter().max());
+        Ok(Tokens { kind, index, notes, shards: Shards::new(shards), files, ends, vocabulary })
     }
 
     /// First and last token of a document over all files.
@@ -211,6 +217,10 @@ impl Corpus for Tokens {
             return Ok(());
         }
         self.fill(self.file(document), begin + from, out)
+    }
+
+    fn vocabulary(&self) -> Option<u64> {
+        self.vocabulary
     }
 
     fn file(&self, document: u32) -> u32 {
