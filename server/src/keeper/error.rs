@@ -67,7 +67,16 @@ pub enum KeeperError {
         /// Current one.
         current: u64,
     },
-    /// A failure before left memory and store apart; the job must be opened anew.
-    #[error("the mixture of this job stopped: {0}")]
-    Broken(String),
+    /// Every group has left before a step that was to be planned.
+    #[error("nothing can be planned for step {step}: every group has left")]
+    AllLeft {
+        /// The step.
+        step: u64,
+    },
+    /// The job was closed.
+    #[error("the job was closed")]
+    Closed,
+    /// A defect; the job goes on from what was durable.
+    #[error("the keeper of this job failed: {0}")]
+    Panic(String),
 }
