@@ -6,7 +6,7 @@
 //! slow drift shows; it is told in the log and decides nothing.
 
 use super::rules::Rules;
-use crate::estimate::reduce::{self, Merged, Part, Rule};
+use crate::estimate::reduce::{self, Merged, Part};
 use std::collections::BTreeMap;
 
 /// Evaluations running that a replica is left out of before it is quarantined.
@@ -51,9 +51,10 @@ impl Replicas {
         }
     }
 
-    /// Looks at one evaluation: what the trusted ranks told, and what it became.
+    /// Looks at one evaluation: what the trusted ranks told, and what [`reduce::Rule::Nearest`] made of it. Fewer than
+    /// three are all believed.
     pub fn judge(&mut self, rules: &Rules, told: &[(u32, Part)], merged: &Merged) {
-        if rules.reduce != Rule::Nearest || told.len() < 3 {
+        if told.len() < 3 {
             return;
         }
         let agreed = means(&merged.part);

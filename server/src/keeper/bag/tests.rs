@@ -90,14 +90,14 @@ fn drawn() -> impl Strategy<Value = v1::ReportRequest> {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Add(v1::ReportRequest),
+    Add(Box<v1::ReportRequest>),
     Rewind(u64),
     Close(u64),
 }
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        30 => drawn().prop_map(Act::Add),
+        30 => drawn().prop_map(|report| Act::Add(Box::new(report))),
         1 => (0u64..13).prop_map(Act::Rewind),
         1 => (0u64..3).prop_map(Act::Close),
     ]
@@ -125,7 +125,7 @@ proptest! {
                         }
                     }
                     if found.is_none() && !bag.reports.contains_key(&key(&report)) {
-                        bag.add(report);
+                        bag.add(*report);
                     }
                 }
                 Act::Rewind(step) => bag.forget(|r| r.to_step > step),

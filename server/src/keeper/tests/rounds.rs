@@ -189,19 +189,11 @@ fn a_job_whose_groups_all_leave_with_a_probe_ends_there() {
     }
 }
 
-/// Reports a block from `step` on with `losses` at each of its three boundaries; tasks without a loss have no token.
+/// Reports a block from `step` on as `rank`, with `losses` at each of its three boundaries.
 fn told(course: &mut Course, rank: u32, step: u64, losses: [[f64; 2]; 3]) {
-    for (i, losses) in losses.into_iter().enumerate() {
-        let at = step + 2 * i as u64;
-        if i == 0 && step > 0 {
-            continue; // only the first block asks for losses before it
-        }
-        let mut report = v1::ReportRequest { rank, ..eval(course, 0, at, losses) };
-        for task in 0..2 {
-            if losses[task].is_nan() {
-                (report.values[task], report.counts[task]) = (0.0, 0.0);
-            }
-        }
+    // Only the first block asks for losses before it.
+    for (i, losses) in losses.into_iter().enumerate().skip(usize::from(step > 0)) {
+        let report = v1::ReportRequest { rank, ..eval(course, 0, step + 2 * i as u64, losses) };
         assert_eq!(course.report(report).unwrap(), Answer::accepted());
     }
 }
