@@ -3,7 +3,8 @@
 use prost::Message;
 use std::{env, error::Error, fs, path::Path};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
+    "mixfeed/v1/args.proto",
     "mixfeed/v1/batch.proto",
     "mixfeed/v1/job.proto",
     "mixfeed/v1/feed_service.proto",

@@ -141,9 +141,19 @@ impl Client {
         Ok(jobs)
     }
 
-    /// Closes a job; its streams end with [`Error::Aborted`].
+    /// Closes a job; its streams end with [`Error::Aborted`]. Its mixture is kept: opened again it goes on.
     pub async fn close_job(&self, name: &str) -> Result<(), Error> {
-        let request = v1::CloseJobRequest { job: name.into() };
+        self.close(name, false).await
+    }
+
+    /// Closes a job that is open and deletes all that the server keeps of its mixture, of whatever spec: opened again it
+    /// begins at step 0.
+    pub async fn forget_job(&self, name: &str) -> Result<(), Error> {
+        self.close(name, true).await
+    }
+
+    async fn close(&self, name: &str, forget: bool) -> Result<(), Error> {
+        let request = v1::CloseJobRequest { job: name.into(), forget };
         let _: v1::CloseJobResponse = self.inner.call(feed!("CloseJob"), &request).await?;
         self.inner.jobs().remove(name);
         Ok(())

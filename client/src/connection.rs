@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn answers_are_one_uncompressed_message() {
-        let job = mixfeed_proto::CloseJobRequest { job: "vit".into() };
+        let job = mixfeed_proto::CloseJobRequest { job: "vit".into(), forget: false };
         let message = job.encode_to_vec();
         let prefix = [0, 0, 0, 0, message.len() as u8];
         let good = [&prefix[..], &message].concat();

@@ -63,10 +63,10 @@ pub mod spec {
 /// Messages of the contract about learning: reports, and what servers say about mixtures and estimators.
 pub mod learn {
     pub use mixfeed_proto::{
-        Barrier, BoundSpec, Due, DueWhen, EstimatorInfo, EstimatorOption, EstimatorParam, EstimatorSpec,
-        EvalSetInfo, GetAccountingResponse, GetCandidatesResponse, GetMixtureResponse, GetPlanResponse,
-        GroupAccount, HeldOutSpec, MixtureAccount, MixtureEntry, MixtureKind, MixtureSpec, MixtureStatus,
-        OpenAttemptResponse, OutcomeCount, Reduce, ReportKind, ReportOutcome, ReportReason, ReportRequest,
+        Barrier, BoundSpec, Due, DueWhen, EstimatorInfo, EstimatorSpec, EvalSetInfo, GetAccountingResponse,
+        GetCandidatesResponse, GetMixtureResponse, GetPlanResponse, GroupAccount, HeldOutSpec,
+        MixtureAccount, MixtureEntry, MixtureKind, MixtureSpec, MixtureStatus, OpenAttemptResponse,
+        OptionInfo, OutcomeCount, ParamInfo, Reduce, ReportKind, ReportOutcome, ReportReason, ReportRequest,
         ResumeAttempt, SetWeightsResponse, ShadowMixture, TaskSpec, Transform, Vector,
     };
 }

@@ -132,9 +132,9 @@ impl ClientOptions {
 /// Where a stream starts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Start {
-    /// A step, from 0.
+    /// A step, from 0; at most 1,024 past the first one that no stream has begun.
     Step(u64),
-    /// A position from a trainer's checkpoint. It must belong to the job's spec.
+    /// A position from a trainer's checkpoint, anywhere. It must belong to the job's spec.
     Cursor(Cursor),
 }
 

@@ -6,7 +6,7 @@ mod stand;
 
 use mixfeed_client::driver::{Driver, DriverOptions, EvalTask, LossSum, StepReport, Trainer, TrainerError};
 use mixfeed_client::learn::{MixtureEntry, ReportKind, ReportRequest, ResumeAttempt};
-use mixfeed_client::{Batch, Client, Cursor, Error, Outcome, SetWeights, Start, StreamOptions};
+use mixfeed_client::{Batch, Client, Cursor, Error, Outcome, Replay, SetWeights, Start, StreamOptions};
 use mixfeed_proto as v1;
 use mixfeed_server::source::{Source, TokenMemory};
 use mixfeed_server::{Sources, config};
@@ -187,6 +187,11 @@ async fn a_batch_waits_at_the_barrier_and_nothing_else_does() {
     let late = stream(&client, 0, 1, Start::Step(0)).await.next_batch().await.unwrap().unwrap();
     assert_eq!(late.step(), 0, "another stream is served up to the barrier");
     let last = reports.pop().unwrap();
+    // Ids go up to 20959: a loss that no guess over them makes says that something else was reported.
+    let wild = ReportRequest { values: vec![10.0 * (20_960f64.ln() + 5.1); 3], ..reports[0].clone() };
+    let answer = client.report(&wild).await.unwrap();
+    assert!(matches!(answer.outcome, Outcome::Rejected(v1::ReportReason::Range)), "{answer:?}");
+    assert!(format!("{answer:?}").contains("want at most 14.95 (a uniform guess and 5)"), "{answer:?}");
     for report in &reports {
         assert!(matches!(client.report(report).await.unwrap().outcome, Outcome::Accepted));
     }
@@ -323,6 +328,17 @@ async fn an_operator_sets_weights_against_the_log() {
     assert_eq!((before.segment(), before.mixture_id()), (1, 1));
     let mut watch = client.watch("job", 1);
     assert_eq!(watch.next_entry().await.unwrap().author, "spec");
+    // A slip of the pen must not move the horizon: operators' weights could only land behind it.
+    let slip = StreamOptions { start: Start::Step(1 << 40), ..Default::default() };
+    let error = match client.stream("job", slip).await {
+        Err(error) => error,
+        Ok(mut stream) => stream.next_batch().await.unwrap_err(),
+    };
+    assert!(
+        matches!(&error, Error::FailedPrecondition { message, .. } if message.contains("cursor")),
+        "{error}"
+    );
+    assert!(client.mixture("job").await.unwrap().horizon < 1 << 20);
     let set = |expected_version, from_step| SetWeights {
         expected_version,
         from_step,
@@ -334,9 +350,9 @@ async fn an_operator_sets_weights_against_the_log() {
     assert_eq!((done.seq, done.from_step, &*done.author), (2, 100_000, "operator:eve"));
     assert_eq!(watch.next_entry().await.unwrap(), done);
     assert!(matches!(client.set_weights("job", set(1, 0)).await, Err(Error::Aborted { .. })));
-    let later = stream(&client, 0, 1, Start::Step(99_999)).await.next_batch().await.unwrap().unwrap();
-    let mut after = stream(&client, 0, 1, Start::Step(100_000)).await;
-    let after = after.next_batch().await.unwrap().unwrap();
+    let shown =
+        async |step| client.replay("job", Replay::Step { step, rank: 0, world_size: 1 }).await.unwrap();
+    let (later, after) = (shown(99_999).await, shown(100_000).await);
     assert!(later.groups().unwrap().own().any(|g| g == 0));
     assert!(after.groups().unwrap().own().all(|g| g != 0), "group a gets nothing from its step on");
     assert_eq!(after.segment(), 2);
@@ -347,6 +363,34 @@ async fn an_operator_sets_weights_against_the_log() {
         let error = client.set_weights("job", wrong).await.unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains(why), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_job_goes_on_when_opened_again_unless_it_is_forgotten() {
+    let server = Server::start(texts()).await;
+    let plain = v1::JobSpec { mixture: None, ..spec(|_| {}) };
+    let client = server.open(&plain).await;
+    let set = SetWeights {
+        expected_version: 1,
+        from_step: 40,
+        weights: vec![0.0, 1.0, 1.0],
+        operator: "eve".into(),
+        note: String::new(),
+    };
+    client.set_weights("job", set).await.unwrap();
+    client.open_job("other", &plain).await.unwrap();
+    client.close_job("job").await.unwrap();
+    client.open_job("job", &plain).await.unwrap();
+    assert_eq!(client.mixture("job").await.unwrap().version, 2, "what was decided is kept");
+    client.forget_job("job").await.unwrap();
+    assert!(matches!(client.mixture("job").await, Err(Error::NotFound { .. })), "it was closed too");
+    assert!(matches!(client.forget_job("job").await, Err(Error::NotFound { .. })), "nothing is left of it");
+    client.open_job("job", &plain).await.unwrap();
+    assert_eq!(client.mixture("job").await.unwrap().version, 1);
+    // One that was closed before can still be forgotten; the others stay.
+    client.close_job("job").await.unwrap();
+    client.forget_job("job").await.unwrap();
+    assert_eq!(client.mixture("other").await.unwrap().version, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,7 +119,7 @@ async fn the_service_gives_the_numbers_of_a_run_in_process() {
     let spec = spec(&sources);
     let job = job::resolve("job", spec.clone(), &sources).unwrap().open(&store::memory()).unwrap();
     let model = in_process(&job).await;
-    let log = job.keeper.with(|course| course.entries().to_vec());
+    let log = job.keeper.with(|course| course.entries().to_vec()).unwrap();
     assert_eq!(log.iter().filter(|e| e.kind == v1::MixtureKind::Main as i32).count(), 3, "three rounds");
     let moved =
         log.last().unwrap().weights.iter().max().unwrap() - log.last().unwrap().weights.iter().min().unwrap();

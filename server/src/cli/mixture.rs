@@ -36,6 +36,10 @@ pub struct Args {
     /// First step that gets them; 0 means as soon as possible.
     #[arg(long, default_value_t = 0)]
     from_step: u64,
+    /// Close the job and delete all that the server keeps of its mixture; also for one that was closed. Opened again it
+    /// begins at step 0.
+    #[arg(long, conflicts_with_all = ["set", "watch", "plot"])]
+    forget: bool,
     /// Entries of the log to list.
     #[arg(long, default_value_t = 8)]
     entries: usize,
@@ -56,6 +60,11 @@ fn extension(file: &Path) -> Option<&str> {
 /// Sets, shows, draws, follows.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = Client::connect(args.endpoint.iter().cloned()).await?;
+    if args.forget {
+        client.forget_job(&args.job).await?;
+        say!("forgot the mixture of {}", args.job);
+        return Ok(());
+    }
     let job = client.attach(&args.job).await?;
     if !args.set.is_empty() {
         set(&client, &args).await?;

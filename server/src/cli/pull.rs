@@ -34,7 +34,7 @@ pub struct Args {
     /// Ranks that share each step.
     #[arg(long, default_value_t = 1)]
     world_size: u32,
-    /// First step.
+    /// First step, at most 1,024 past the first one that no stream has begun.
     #[arg(long, default_value_t = 0)]
     from_step: u64,
     /// Bytes that the server may make ahead; 0 means the server's default.

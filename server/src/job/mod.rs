@@ -356,7 +356,7 @@ impl Job {
             });
         }
         let (step, branch) = (cursor.next_step, cursor.branch);
-        match self.keeper.with(|course| course.common(branch)) {
+        match self.keeper.with(|course| course.common(branch))? {
             None => {
                 Err(JobError::Position(format!("cursor is of branch {branch}, which this job does not have")))
             }

@@ -1,6 +1,7 @@
 //! The open jobs of a server.
 
 use super::{Job, JobError, hex, known_names, resolve};
+use crate::keeper::KeeperError;
 use crate::metrics;
 use crate::source::Source;
 use crate::store;
@@ -104,6 +105,28 @@ impl Jobs {
         metrics::weights(name, job.feed.groups.iter().map(|g| (g.name.as_str(), 0)));
         job.closed.send_replace(true);
         tracing::info!(job = name, "job closed");
+        Ok(())
+    }
+
+    /// Closes `name` if it is open and deletes all that is kept of its mixture, of whatever spec.
+    ///
+    /// # Errors
+    /// [`JobError::Unknown`] when nothing is open or kept under the name, [`JobError::Keeper`] when the store fails: some
+    /// may be gone then, and asking again deletes the rest.
+    pub fn forget(&self, name: &str) -> Result<(), JobError> {
+        // Nobody opens it meanwhile, from records that are about to go.
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = self.close(name);
+        let store = |error| JobError::Keeper(KeeperError::Store(error));
+        // Names have no slash: what begins so is of no other job.
+        let of = format!("{name}/");
+        let keys: Vec<String> =
+            self.store.keys().map_err(store)?.into_iter().filter(|key| key.starts_with(&of)).collect();
+        if keys.is_empty() {
+            return closed;
+        }
+        keys.iter().try_for_each(|key| self.store.forget(key)).map_err(store)?;
+        tracing::info!(job = name, "mixture forgotten");
         Ok(())
     }
 

@@ -94,7 +94,7 @@ pub fn resolve(
     let facts = learn::Facts {
         initial: weights.clone(),
         sizes: groups.iter().enumerate().map(|(g, group)| pipeline.epoch(g, group) as f64).collect(),
-        log_vocabulary: None,
+        log_vocabulary: log_vocabulary(&groups),
         eval_digest: held.as_ref().map_or(Vec::new(), |held| held.digest.to_vec()),
     };
     let rules = learn::resolve(&mut check, &mut spec, &groups, facts);
@@ -122,6 +122,13 @@ pub fn resolve(
     let sequence = sequence();
     let feed = Feed { groups, classes, order, mix_block, pipeline };
     Ok(Draft { name: name.into(), digest, spec, feed, held, rules, sequence, live })
+}
+
+/// Loss of a uniform guess over the ids of all groups, in nats; `None` unless every group knows its ids.
+fn log_vocabulary(groups: &[JobGroup]) -> Option<f64> {
+    let of = |group: &JobGroup| group.source.tokens().and_then(|corpus| corpus.vocabulary());
+    let known: Option<Vec<u64>> = groups.iter().map(of).collect();
+    known.and_then(|all| all.into_iter().max()).map(|ids| libm::log(ids as f64))
 }
 
 /// A job shows pictures or documents.

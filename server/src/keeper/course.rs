@@ -6,16 +6,16 @@
 //! No clock, no I/O: the same events give the same entries, whatever machine and after whatever restart. A *round* is
 //! everything from one barrier to the next; its segments stay open for reports until the barrier is passed.
 
-use super::bag::{Answer, Bag};
+use super::bag::Bag;
+use super::replicas::Replicas;
+use super::round::Heard;
 use super::rules::{Barrier, Rules};
 use super::segment::Segment;
-use crate::estimate::{Estimator, MethodError, Verdict, Want, When};
+use crate::estimate::{Estimator, MethodError, Want};
 use crate::mixture::{EntryError, Sequence, Weights};
 use mixfeed_proto as v1;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Directives that can be gone back to: 4,096 steps of a method that decides every 16.
-const KEPT: usize = 256;
 /// Directives whose reports are told as due: what is further back is closed.
 const DUE: usize = 8;
 /// Rounds without usable evidence after which a job counts as degraded.
@@ -98,12 +98,11 @@ pub struct Course {
     pub(super) pending: Option<Pending>,
     pub(super) stale_rounds: u32,
     pub(super) losses: Vec<f64>,
-    /// What the estimator made of the last round, for the next entry.
-    pub(super) receipt: String,
-    pub(super) late: bool,
-    /// Losses behind the entry that is appended next: those of the round that led to it. Never whatever happens to be
-    /// there: the log must not depend on how far streams had planned ahead when a report came.
-    pub(super) told: Vec<f64>,
+    /// Rounds running in which some task had no finite loss.
+    pub(super) masked_rounds: u32,
+    /// Whether the last round was kept from the estimators because of that.
+    pub(super) frozen: bool,
+    pub(super) replicas: Replicas,
 }
 
 impl Course {
@@ -118,7 +117,7 @@ impl Course {
             estimators,
             entries: Vec::new(),
             branch: 0,
-            branches: BTreeMap::from([(0, Arc::new(sequence))]),
+            branches: BTreeMap::from([(0, Arc::new(sequence.starting(&rules.initial)))]),
             attempt: 0,
             bag: Bag::default(),
             laid: Vec::new(),
@@ -128,12 +127,12 @@ impl Course {
             pending: None,
             stale_rounds: 0,
             losses: Vec::new(),
-            receipt: String::new(),
-            late: false,
-            told: Vec::new(),
+            masked_rounds: 0,
+            frozen: false,
+            replicas: Replicas::default(),
             rules,
         };
-        course.lay(0)?;
+        course.lay(0, Heard::default())?;
         Ok(course)
     }
 
@@ -163,6 +162,11 @@ impl Course {
     /// The current attempt; 0 before the first.
     pub fn attempt(&self) -> u64 {
         self.attempt
+    }
+
+    /// Entry `seq` of the log; its number is its place.
+    pub fn entry(&self, seq: u64) -> Option<&v1::MixtureEntry> {
+        self.entries.get(usize::try_from(seq.checked_sub(1)?).ok()?)
     }
 
     /// The log.
@@ -242,9 +246,9 @@ impl Course {
         self.sequence().covered().is_none_or(|c| step < c) && self.barrier().is_none_or(|b| step < b)
     }
 
-    /// Whether three rounds in a row brought no evidence.
+    /// Whether three rounds in a row brought no evidence, or the last one's losses froze the weights.
     pub fn degraded(&self) -> bool {
-        self.stale_rounds >= STALE_ROUNDS
+        self.frozen || self.stale_rounds >= STALE_ROUNDS
     }
 
     /// A stream wants to serve `step`: plans on as far as that takes, unless reports must come first.
@@ -263,9 +267,9 @@ impl Course {
     }
 
     /// Goes on from `covered`, where the plan ends; false when reports must come first.
-    fn advance(&mut self, covered: u64) -> Result<bool, CourseError> {
+    pub(super) fn advance(&mut self, covered: u64) -> Result<bool, CourseError> {
         let Some(last) = self.laid.last().filter(|l| l.barrier && self.observed < self.laid.len()) else {
-            self.lay(covered)?;
+            self.lay(covered, Heard::default())?;
             return Ok(true);
         };
         let end = last.segments.iter().filter(|s| !s.wants().is_empty()).filter_map(|s| s.until).max();
@@ -277,136 +281,11 @@ impl Course {
                 self.hold(covered, lag.max(1))?;
                 return Ok(true);
             }
-            self.late = !complete;
         } else if !complete {
             return Ok(false);
         }
-        self.observe();
-        self.lay(covered)?;
+        let heard = Heard { late: !complete, ..self.observe() };
+        self.lay(covered, heard)?;
         Ok(true)
     }
-
-    /// A report; whether it was counted and what to answer.
-    ///
-    /// # Errors
-    /// [`CourseError`]: a defect.
-    pub fn report(&mut self, report: v1::ReportRequest) -> Result<Answer, CourseError> {
-        // What can be gone back to gives way to what is learnt now.
-        while self.observed > 0 && self.bag.is_full(&report) {
-            self.laid.remove(0);
-            self.observed -= 1;
-            self.forget_closed();
-        }
-        if let Err(answer) = self.check(&report) {
-            return Ok(answer);
-        }
-        let lagged = matches!(self.rules.barrier, Barrier::Lagged(_));
-        self.bag.add(report);
-        if let (false, Some(covered)) = (lagged, self.sequence().covered()) {
-            let waiting = self.laid.last().is_some_and(|l| l.barrier) && self.observed < self.laid.len();
-            if waiting && self.open().all(|s| self.bag.complete(&self.rules, s)) {
-                self.advance(covered)?;
-            }
-        }
-        Ok(Answer::accepted())
-    }
-
-    /// Whether a report would be counted; the answer otherwise. Attempts are the caller's to compare.
-    ///
-    /// # Errors
-    /// The answer.
-    pub fn check(&self, report: &v1::ReportRequest) -> Result<(), Answer> {
-        use v1::ReportReason as Reason;
-        if report.rank >= self.rules.reporters {
-            let why = format!("rank {} reports, the job has {} reporters", report.rank, self.rules.reporters);
-            return Err(Answer::rejected(Reason::Rank, why));
-        }
-        let Some(segment) = self.open().find(|s| s.seq == report.segment) else {
-            let known =
-                self.entries.iter().any(|e| e.seq == report.segment && e.mixture_id == report.mixture_id);
-            return Err(match known {
-                true => Answer::stale(format!("segment {} is closed", report.segment)),
-                false => Answer::rejected(
-                    Reason::Mixture,
-                    format!("there is no segment {} with mixture {}", report.segment, report.mixture_id),
-                ),
-            });
-        };
-        // Losses at the end of a segment are those at the begin of the next one, whichever a report names.
-        let ends =
-            |s: &Segment| s.until == Some(report.to_step) && s.wants().contains(&(When::After, Want::Eval));
-        let boundary = report.to_step == segment.from && self.open().any(ends);
-        self.bag.check(&self.rules, segment, report, boundary)
-    }
-
-    /// Time ran out at `barrier`: goes on with what arrived.
-    ///
-    /// # Errors
-    /// [`CourseError`]: a defect.
-    pub fn late(&mut self, barrier: u64) -> Result<(), CourseError> {
-        if self.barrier() != Some(barrier) {
-            return Ok(()); // the last report came in between
-        }
-        if self.sequence().covered().is_none_or(|c| barrier < c) {
-            // Between two segments of a block: nothing more is expected of those that ended.
-            let ended = |s: &Segment| s.until.is_some_and(|until| until <= barrier);
-            for segment in
-                self.laid[self.observed..].iter_mut().flat_map(|l| &mut l.segments).filter(|s| ended(s))
-            {
-                segment.window.wants.clear();
-            }
-            return Ok(());
-        }
-        self.late = true;
-        self.observe();
-        self.lay(barrier)
-    }
-
-    /// Shows the round's segments to every estimator.
-    fn observe(&mut self) {
-        let sequence = self.sequence().clone();
-        let segments: Vec<Segment> = self.open().filter(|s| s.until.is_some()).cloned().collect();
-        let seen: Vec<_> = segments
-            .iter()
-            .map(|s| {
-                let (before, after) =
-                    (sequence.rows_before(s.from), sequence.rows_before(s.until.unwrap_or(s.from)));
-                let rows: Vec<u64> = before.iter().zip(&after).map(|(b, a)| a - b).collect();
-                self.bag.seen(&self.rules, s, self.rules.narrow(&rows))
-            })
-            .collect();
-        let verdicts: Vec<Verdict> = self.estimators.iter_mut().map(|e| e.observe(&seen)).collect();
-        if let Some(losses) = segments.last().and_then(|s| self.bag.losses(&self.rules, s.until?, |_| true)) {
-            self.told = losses.clone();
-            self.losses = losses;
-        }
-        let used = verdicts.first().is_some_and(|v| v.used);
-        self.stale_rounds = if used { 0 } else { self.stale_rounds + 1 };
-        self.receipt = verdicts.first().map(receipt).unwrap_or_default();
-        self.observed = self.laid.len();
-        self.round += 1;
-        self.prune();
-    }
-
-    /// Forgets what can no longer be gone back to.
-    pub(super) fn prune(&mut self) {
-        let gone = self.laid.len().saturating_sub(KEPT).min(self.observed);
-        self.laid.drain(..gone);
-        self.observed -= gone;
-        self.forget_closed();
-    }
-
-    /// Forgets reports on segments that are gone.
-    fn forget_closed(&mut self) {
-        if let Some(oldest) = self.laid.iter().flat_map(|l| &l.segments).map(|s| s.seq).min() {
-            self.bag.forget(|r| r.segment < oldest);
-        }
-    }
-}
-
-/// A verdict as one line of JSON for the log.
-fn receipt(verdict: &Verdict) -> String {
-    let list = |values: &[f64]| values.iter().map(|v| format!("{v}")).collect::<Vec<_>>().join(",");
-    let facts = verdict.facts.iter().map(|(name, values)| format!(",\"{name}\":[{}]", list(values)));
-    format!("{{\"used\":{}{}}}", verdict.used, facts.collect::<String>())
 }

@@ -1,6 +1,6 @@
 //! What goes wrong in a keeper.
 
-use super::{CourseError, TurnError};
+use super::{AHEAD, CourseError, TurnError};
 use crate::store::StoreError;
 
 /// A job's mixture that cannot go on, or a call that it refuses.
@@ -49,6 +49,16 @@ pub enum KeeperError {
         /// Current one.
         current: u64,
     },
+    /// A stream that would leave steps behind that nobody was served.
+    #[error(
+        "step {step} is more than {AHEAD} ahead of step {horizon}, where this job stands; start from a cursor of it, or replay the step to look at it"
+    )]
+    Skips {
+        /// First step asked for.
+        step: u64,
+        /// First step that no stream has begun.
+        horizon: u64,
+    },
     /// A stream of a branch whose steps were taken back.
     #[error("the trainer went back on branch {current}, this stream is of branch {branch}; open it again")]
     Struck {
@@ -57,7 +67,16 @@ pub enum KeeperError {
         /// Current one.
         current: u64,
     },
-    /// A failure before left memory and store apart; the job must be opened anew.
-    #[error("the mixture of this job stopped: {0}")]
-    Broken(String),
+    /// Every group has left before a step that was to be planned.
+    #[error("nothing can be planned for step {step}: every group has left")]
+    AllLeft {
+        /// The step.
+        step: u64,
+    },
+    /// The job was closed.
+    #[error("the job was closed")]
+    Closed,
+    /// A defect; the job goes on from what was durable.
+    #[error("the keeper of this job failed: {0}")]
+    Panic(String),
 }

@@ -1,6 +1,6 @@
 //! Events applied to a course, the same for a live one and a replayed one.
 
-use super::bag::Answer;
+use super::check::Answer;
 use super::course::Course;
 use super::error::KeeperError;
 use super::record::{AttemptEvent, Event, Record, WeightsEvent};

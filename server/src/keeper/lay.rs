@@ -1,6 +1,7 @@
 //! From what an estimator asks for to entries of the log.
 
 use super::course::{Course, CourseError, Laid};
+use super::round::Heard;
 use super::segment::{Segment, dues};
 use crate::estimate::{Directive, Estimator, FOREVER, Reader, Window, WindowKind, Writer};
 use crate::estimate::{hamilton::hamilton, post};
@@ -8,10 +9,44 @@ use crate::mixture::{Entry, EntryError, EntryKind, ONE, Weights};
 use mixfeed_proto as v1;
 use std::sync::Arc;
 
+/// Author of what is served because reports did not come.
+const LATE: &str = "late";
+
+/// What an entry says about itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Note {
+    /// Who appends it.
+    pub author: String,
+    /// Why.
+    pub receipt: String,
+    /// Losses that led to it.
+    pub losses: Vec<f64>,
+    /// Whether it holds what was because reports did not come.
+    pub held: bool,
+}
+
+impl Note {
+    /// Nothing but an author.
+    pub fn by(author: impl Into<String>) -> Note {
+        Note { author: author.into(), ..Note::default() }
+    }
+
+    /// This note; what is left is for the entries that follow at once.
+    fn take(&mut self) -> Note {
+        let rest = Note { author: self.author.clone(), held: self.held, ..Note::default() };
+        std::mem::replace(self, rest)
+    }
+
+    /// One more reason.
+    fn add(&mut self, why: &str) {
+        self.receipt = [std::mem::take(&mut self.receipt).as_str(), why].join(" ").trim().into();
+    }
+}
+
 impl Course {
-    /// Asks the estimator in charge what happens from `step` on and appends it to the log.
-    /// Past the job's end there is nothing to lay.
-    pub(super) fn lay(&mut self, step: u64) -> Result<(), CourseError> {
+    /// Asks the estimator in charge what happens from `step` on and appends it to the log, the first entry with what was
+    /// `heard` before. Past the job's end there is nothing to lay.
+    pub(super) fn lay(&mut self, step: u64, heard: Heard) -> Result<(), CourseError> {
         if self.is_over(step) {
             return Ok(());
         }
@@ -23,11 +58,12 @@ impl Course {
         // Probes come first: an operator's weights are for the main mixture.
         let main = directive.windows.first().is_some_and(|w| w.kind == WindowKind::Main);
         let mut asked = self.pending.take_if(|pending| main && pending.step <= step);
+        let Heard { receipt, losses, late } = heard;
+        let mut note = Note { author: self.author(late), receipt, losses, held: late };
         if let Some(pending) = &asked {
             self.steer(&pending.weights.clone());
-            self.receipt.clone_from(&pending.note);
+            (note.author, note.receipt) = (pending.author.clone(), pending.note.clone());
         }
-        let author = asked.as_ref().map_or_else(|| self.author(), |pending| pending.author.clone());
         let state = self.states_now();
         let (from, barrier, round) = (step, directive.barrier, self.round);
         self.laid.push(Laid { from, barrier, segments: Vec::new(), round, state, main: None });
@@ -39,11 +75,12 @@ impl Course {
                     let m = self.rules.narrow(pending.weights.shares());
                     let shares = m.iter().map(|w| *w as f64 / ONE as f64).collect();
                     let window = Window { shares, ..window };
-                    self.append_counts(at, until, window, pending.weights, Vec::new(), &author)?;
+                    self.append_counts(at, until, window, pending.weights, Vec::new(), note.take())?;
                 }
                 None => {
-                    let window = self.bound(at, window);
-                    self.append(at, until, window, &author)?;
+                    let mut note = note.take();
+                    let window = self.bound(at, window, &mut note);
+                    self.append(at, until, window, note)?;
                 }
             }
             match until {
@@ -51,7 +88,6 @@ impl Course {
                 Some(_) | None => break,
             }
         }
-        self.late = false;
         self.laid.last_mut().expect("just pushed").main = self.main.clone();
         Ok(())
     }
@@ -84,13 +120,11 @@ impl Course {
     }
 
     /// Bounds the shares of a main window from `step` on that was learnt.
-    fn bound(&mut self, step: u64, mut window: Window) -> Window {
+    fn bound(&mut self, step: u64, mut window: Window, note: &mut Note) -> Window {
         if window.kind == WindowKind::Main && self.rules.learner.as_ref().is_some_and(|l| l.learns()) {
             let rules = post::Rules { caps: self.caps(step), ..self.rules.post.clone() };
             let settled = post::settle(&window.shares, self.main.as_deref(), &rules);
-            if !settled.changes.is_empty() {
-                self.receipt = [std::mem::take(&mut self.receipt), settled.changes].join(" ").trim().into();
-            }
+            note.add(&settled.changes);
             window.shares = settled.shares;
         }
         if window.kind == WindowKind::Main {
@@ -114,16 +148,15 @@ impl Course {
         &mut self,
         from: u64,
         until: Option<u64>,
-        window: Window,
-        author: &str,
+        mut window: Window,
+        mut note: Note,
     ) -> Result<(), CourseError> {
         let mut weights = self.weights(&window);
-        let mut window = window;
         if window.kind == WindowKind::Main && self.nobody_left(from, until, &weights) {
             let m = self.rules.active.len() as f64;
             window.shares = vec![1.0 / m; self.rules.active.len()];
             weights = self.weights(&window);
-            self.receipt += " every group of these weights has left: equal shares";
+            note.add("every group of these weights has left: equal shares");
         }
         let counts = match window.kind {
             WindowKind::Main => Vec::new(),
@@ -132,7 +165,7 @@ impl Course {
                 hamilton(rows, &self.rules.widen(&window.shares))
             }
         };
-        self.append_counts(from, until, window, weights, counts, author)
+        self.append_counts(from, until, window, weights, counts, note)
     }
 
     /// As [`Course::append`], with given weights and counts.
@@ -143,7 +176,7 @@ impl Course {
         window: Window,
         weights: Weights,
         counts: Vec<u64>,
-        author: &str,
+        note: Note,
     ) -> Result<(), CourseError> {
         let seq = self.entries.len() as u64 + 1;
         let last = self.entries.iter().rev().find(|e| !e.weights.is_empty());
@@ -160,7 +193,7 @@ impl Course {
         self.branches.insert(self.branch, next);
         let (wire, probe_group) = match window.kind {
             WindowKind::Probe { group, .. } => (v1::MixtureKind::Probe, self.rules.active[group] as u32),
-            WindowKind::Main if self.late || author == "late" => (v1::MixtureKind::Hold, 0),
+            WindowKind::Main if note.held => (v1::MixtureKind::Hold, 0),
             WindowKind::Main => (v1::MixtureKind::Main, 0),
         };
         self.entries.push(v1::MixtureEntry {
@@ -172,12 +205,12 @@ impl Course {
             weights: weights.shares().to_vec(),
             counts,
             mixture_id,
-            author: author.into(),
-            receipt: std::mem::take(&mut self.receipt),
+            author: note.author,
+            receipt: note.receipt,
             due: dues(&window.wants),
             probe_group,
             round: self.round,
-            losses: std::mem::take(&mut self.told),
+            losses: note.losses,
             shadows: self.shadows(),
         });
         let segment = Segment { seq, mixture_id, from, until, window };
@@ -204,13 +237,14 @@ impl Course {
     pub(super) fn hold(&mut self, from: u64, steps: u64) -> Result<(), CourseError> {
         let shares = self.main.clone().unwrap_or_else(|| self.rules.setup.initial.clone());
         let window = Window { kind: WindowKind::Main, steps, shares, wants: Vec::new() };
-        self.append(from, Some(from.saturating_add(steps)), window, "late")
+        let note = Note { held: true, ..Note::by(LATE) };
+        self.append(from, Some(from.saturating_add(steps)), window, note)
     }
 
-    pub(super) fn author(&self) -> String {
+    fn author(&self, late: bool) -> String {
         match &self.rules.learner {
             None => "spec".into(),
-            Some(_) if self.late => "late".into(),
+            Some(_) if late => LATE.into(),
             Some(learner) => format!("estimator:{}", learner.name),
         }
     }

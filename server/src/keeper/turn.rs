@@ -1,6 +1,8 @@
 //! Turns in a course from outside: a trainer that comes back, an operator who sets the weights.
 
 use super::course::{Course, CourseError, Pending};
+use super::lay::Note;
+use super::replicas::Replicas;
 use super::segment::Segment;
 use crate::estimate::{Want, When, WindowKind, hamilton::hamilton};
 use crate::mixture::{Entry, EntryError, EntryKind, Weights};
@@ -114,6 +116,7 @@ impl Course {
             }
         }
         self.attempt += 1;
+        self.replicas = Replicas::default(); // other processes report now
         self.waive(completed);
         // A crash between a step and its report: the boundary's losses can still be told.
         let missing = |s: &&Segment| {
@@ -129,7 +132,8 @@ impl Course {
     /// Reports that the lives before were to send and this one cannot make up for are not waited for: those on steps before
     /// `completed` that did not arrive. Held-out losses at the step itself can still be told.
     fn waive(&mut self, completed: u64) {
-        let (rules, bag, observed) = (self.rules.clone(), self.bag.clone(), self.observed);
+        let (rules, observed) = (self.rules.clone(), self.observed);
+        let bag = &self.bag;
         for segment in self.laid[observed..].iter_mut().flat_map(|l| &mut l.segments) {
             let head = match segment.until {
                 Some(until) if until <= completed => segment.clone(),
@@ -166,7 +170,7 @@ impl Course {
         self.observed = self.laid.iter().position(|l| l.round == laid.round).unwrap_or(index);
         self.restore(&laid.state)?;
         self.main = laid.main.clone();
-        self.stale_rounds = 0;
+        (self.stale_rounds, self.masked_rounds, self.frozen) = (0, 0, false);
         self.bag.forget(|r| r.to_step > step);
         let before = self.sequence().clone();
         self.branch += 1;
@@ -187,7 +191,7 @@ impl Course {
                 tail = rest;
             }
             // Losses at the step itself are wanted anew: the differences of both parts hang on them.
-            if std::mem::take(&mut fresh) && self.bag.losses(&self.rules, step, |_| true).is_none() {
+            if std::mem::take(&mut fresh) && self.bag.told(step, |_| true).is_empty() {
                 tail.window.wants.retain(|due| *due != (When::Before, Want::Eval));
                 tail.window.wants.push((When::Before, Want::Eval));
             }
@@ -200,15 +204,15 @@ impl Course {
 
     /// Appends what is left of a segment of another branch.
     fn relay(&mut self, tail: Segment, before: &crate::mixture::Sequence) -> Result<(), CourseError> {
-        let author = format!("attempt:{}", self.attempt + 1);
-        let entry = self.entries.iter().find(|e| e.seq == tail.seq);
+        let note = Note::by(format!("attempt:{}", self.attempt + 1));
+        let entry = self.entry(tail.seq);
         let begin = entry.map_or(tail.from, |e| e.from_step);
         let (weights, counts) =
             entry.map_or((Vec::new(), Vec::new()), |e| (e.weights.clone(), e.counts.clone()));
         let as_served = Weights::exact(weights).expect("weights of the log");
         match tail.window.kind {
             WindowKind::Main => {
-                self.append_counts(tail.from, tail.until, tail.window, as_served, Vec::new(), &author)
+                self.append_counts(tail.from, tail.until, tail.window, as_served, Vec::new(), note)
             }
             WindowKind::Probe { .. } => {
                 // What the first part has not served yet, so that the whole block's counts stay exact; in proportion
@@ -222,7 +226,7 @@ impl Course {
                 if rest.iter().sum::<u64>() != wanted {
                     rest = hamilton(wanted, &self.rules.widen(&tail.window.shares));
                 }
-                self.append_counts(tail.from, tail.until, tail.window, as_served, rest, &author)
+                self.append_counts(tail.from, tail.until, tail.window, as_served, rest, note)
             }
         }
     }
@@ -302,7 +306,7 @@ impl Course {
         let shares = narrow.iter().map(|w| *w as f64 / crate::mixture::ONE as f64).collect();
         let steps = until.map_or(crate::estimate::FOREVER, |until| until - from);
         let window = crate::estimate::Window { kind: WindowKind::Main, steps, shares, wants };
-        self.receipt = note.into();
-        self.append_counts(from, until, window, weights, Vec::new(), author)
+        let note = Note { receipt: note.into(), ..Note::by(author) };
+        self.append_counts(from, until, window, weights, Vec::new(), note)
     }
 }

@@ -336,6 +336,24 @@ fn a_group_that_left_stays_away() {
 }
 
 #[test]
+fn a_probe_with_whose_last_item_everybody_leaves_ends_the_job() {
+    let leave = |after| Exhaustion::Leave { after };
+    for last in [LastBatch::Drop, LastBatch::Partial, LastBatch::Pad] {
+        // The third group has records but no weight: it holds up no end.
+        let groups = [(10, leave(10)), (6, leave(6)), (50, leave(50))];
+        let start = empty(&groups, 4, last).starting(&Weights::normalise(&[1.0, 1.0, 0.0]).unwrap());
+        let log = start.append(probe(0, 4, &[10, 6, 0])).unwrap();
+        let end = Some(End { steps: 4, last_rows: 4, dropped: 0, padded: 0 });
+        assert_eq!((log.end(), log.end_by(4), log.end_by(3)), (end, end, end));
+        assert_eq!(log.rows_before(9), [10, 6, 0]);
+        // One that stays keeps the job going, and takes what a longer probe asks of the others.
+        let open = empty(&groups, 4, last);
+        let log = open.append(probe(0, 5, &[12, 8, 0])).unwrap();
+        assert_eq!((log.end(), log.rows_before(5)), (None, vec![10, 6, 4]));
+    }
+}
+
+#[test]
 fn a_probe_of_a_used_up_group_does_not_end_a_job_that_waits_for_others() {
     let base = empty(&[(4, Exhaustion::StopLast), (6, Exhaustion::StopLast)], 2, LastBatch::Drop);
     // Before any main entry the job waits for all.

@@ -37,11 +37,13 @@ impl Piece {
         Piece { window, until, stop }
     }
 
-    /// A window of exactly `counts`, of `items` items unless too few groups are left.
-    pub fn probe(carry: &Carry, counts: Vec<u64>, items: u64, rules: &[GroupRule], main: &[u64]) -> Piece {
-        let there: u64 = counts.iter().sum();
-        let end = carry.items.saturating_add(there);
-        let all_left = (there < items).then_some(Stop { items: end, decided: end });
+    /// A window of exactly `counts`. The job ends with it when nobody of it or of the `main` mixture is left then,
+    /// whether or not they could fill it.
+    pub fn probe(carry: &Carry, counts: Vec<u64>, rules: &[GroupRule], main: &[u64]) -> Piece {
+        let end = carry.items.saturating_add(counts.iter().sum());
+        let named = (0..rules.len()).filter(|&g| counts[g] > 0 || main[g] > 0);
+        let left = |g: usize| room(&rules[g], carry.counts[g] + counts[g]) == Some(0);
+        let all_left = named.into_iter().all(left).then_some(Stop { items: end, decided: end });
         let window = Window::exact(carry, counts);
         let stop = stop(&window, rules, main).into_iter().chain(all_left).min();
         Piece { window, until: u64::MAX, stop }

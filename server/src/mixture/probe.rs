@@ -2,8 +2,8 @@
 //!
 //! A group that has left, or that leaves within the probe, gets what it still may get. What it can't take goes to the
 //! other groups of the probe in proportion to their counts (Hamilton rounding, ties to the lowest index), and when none
-//! of those is left, to the groups of the main mixture in proportion to its weights (to all groups alike before there was one). All of it is fixed when the probe
-//! begins and then spread over its steps.
+//! of those is left, to the groups of the main mixture in proportion to its weights (before there was one, of those that
+//! the sequence starts with). All of it is fixed when the probe begins and then spread over its steps.
 
 /// `counts` with what exceeds `room` (items a group may still get) shared out. Sums to less only when nobody of the
 /// probe or of the `main` mixture can take the rest.

@@ -5,7 +5,7 @@ use super::chain::{Node, Tail, last};
 use super::ledger::Order;
 use super::piece::Stop;
 use super::span::Span;
-use super::{Costs, End, Entry, EntryError, EntryKind, GroupRule, LastBatch, Permutation, Slot};
+use super::{Costs, End, Entry, EntryError, EntryKind, GroupRule, LastBatch, Permutation, Slot, Weights};
 use crate::batch::SampleId;
 use crate::rng::{Draw, Stream};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub(super) struct Rules {
     last: LastBatch,
     /// Items of the job at most.
     most: u64,
+    /// Weights in charge before the first main entry.
+    first: Arc<[u64]>,
     orders: Vec<Stream>,
     slots: Stream,
 }
@@ -47,7 +49,18 @@ impl Sequence {
         let orders = (0..groups.len()).map(|g| Stream::new(seed, &format!("order/{g}"))).collect();
         let most = if max_steps > 0 { max_steps.saturating_mul(batch) } else { u64::MAX };
         let slots = Stream::new(seed, "slots");
-        let rules = Rules { groups, costs, batch, last, most, orders, slots };
+        let first = vec![1; groups.len()].into();
+        let rules = Rules { groups, costs, batch, last, most, first, orders, slots };
+        Sequence { rules: Arc::new(rules), spans: None, until: Some(0) }
+    }
+
+    /// The same sequence, without any entry yet, under `weights` until the first main entry: groups of weight zero stand
+    /// in for nobody and hold up no end. All alike when nobody says.
+    pub fn starting(&self, weights: &Weights) -> Sequence {
+        let Rules { groups, costs, batch, last, most, orders, slots, .. } = &*self.rules;
+        let (groups, costs) = (groups.clone(), costs.clone());
+        let (orders, slots, first) = (orders.clone(), slots.clone(), weights.shared());
+        let rules = Rules { groups, costs, batch: *batch, last: *last, most: *most, first, orders, slots };
         Sequence { rules: Arc::new(rules), spans: None, until: Some(0) }
     }
 
@@ -69,7 +82,7 @@ impl Sequence {
             Some(node) => (node.value.carry(&self.rules, items), node.value.weights()),
             None => {
                 let groups = self.rules.groups.len();
-                (Carry::start(groups), vec![1; groups].into())
+                (Carry::start(groups), self.rules.first.clone())
             }
         };
         let span = Span::open(&self.rules, entry, carry, main)?;

@@ -67,7 +67,7 @@ impl Span {
             rules.groups.iter().zip(&*start.counts).map(|(rule, served)| room(rule, *served)).collect();
         let served = feasible(counts, &rooms, main);
         let somebody = served.iter().any(|c| *c > 0);
-        let piece = || Piece::probe(start, served, counts.iter().sum(), &rules.groups, main);
+        let piece = || Piece::probe(start, served, &rules.groups, main);
         somebody.then(|| Plan::Probe(Box::new(piece())))
     }
 

@@ -121,8 +121,12 @@ impl FeedService for Feed {
         &self,
         request: Request<v1::CloseJobRequest>,
     ) -> Result<Response<v1::CloseJobResponse>, Status> {
-        let (shared, job) = (self.0.clone(), request.into_inner().job);
-        let closed = tokio::task::spawn_blocking(move || shared.jobs.close(&job)).await;
+        let (shared, v1::CloseJobRequest { job, forget }) = (self.0.clone(), request.into_inner());
+        let closed = tokio::task::spawn_blocking(move || match forget {
+            true => shared.jobs.forget(&job),
+            false => shared.jobs.close(&job),
+        })
+        .await;
         let closed = closed.map_err(|lost| Status::internal(lost.to_string()))?;
         answer("CloseJob", closed.map(|()| v1::CloseJobResponse {}).map_err(|e| status::of_job(&e)))
     }

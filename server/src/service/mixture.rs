@@ -2,7 +2,7 @@
 
 use super::{Shared, code_name, status};
 use crate::job::Job;
-use crate::keeper::{Account, Course, Keeper};
+use crate::keeper::{Account, Course, Keeper, KeeperError};
 use crate::mixture::Weights;
 use crate::{metrics, wire};
 use mixfeed_proto as v1;
@@ -111,7 +111,7 @@ impl Mixture {
             let seq = view.sequence.entry(at).map(|e| e.seq);
             let rules = keeper.rules();
             v1::GetMixtureResponse {
-                entry: course.entries().iter().find(|e| Some(e.seq) == seq).cloned(),
+                entry: seq.and_then(|seq| course.entry(seq)).cloned(),
                 horizon,
                 version: course.entries().len() as u64,
                 status: state(course, view.barrier.is_some_and(|b| b <= horizon)).into(),
@@ -171,7 +171,7 @@ impl Mixture {
         let job = self.job(&request.job)?;
         // Counting the tokens of half an epoch looks at each of its rows.
         let account = tokio::task::spawn_blocking(move || accounting(&job, request.until_step)).await;
-        account.map_err(|lost| Status::internal(lost.to_string()))
+        account.map_err(|lost| Status::internal(lost.to_string()))?.map_err(|e| status::of_keeper(&e))
     }
 }
 
@@ -192,12 +192,12 @@ fn state(course: &Course, waiting: bool) -> v1::MixtureStatus {
     }
 }
 
-fn accounting(job: &Job, until: u64) -> v1::GetAccountingResponse {
+fn accounting(job: &Job, until: u64) -> Result<v1::GetAccountingResponse, KeeperError> {
     let keeper: &Keeper = &job.keeper;
     let until = if until == 0 { keeper.horizon() } else { until.min(keeper.horizon()) };
     let sequence = keeper.view().sequence.clone();
     // Outside of the lock: counting takes a while, and a job must not wait for it.
-    let entries = keeper.with(|course| course.entries().to_vec());
+    let entries = keeper.with(|course| course.entries().to_vec())?;
     let Account { groups, mixtures } = Account::new(&entries, &sequence, until);
     let group = |(i, account): (usize, &crate::keeper::GroupAccount)| {
         let group = &job.feed.groups[i];
@@ -216,11 +216,11 @@ fn accounting(job: &Job, until: u64) -> v1::GetAccountingResponse {
         steps: m.steps,
         rows: m.rows,
     };
-    v1::GetAccountingResponse {
+    Ok(v1::GetAccountingResponse {
         until_step: until,
         groups: groups.iter().enumerate().map(group).collect(),
         mixtures: mixtures.into_iter().map(mixture).collect(),
-    }
+    })
 }
 
 #[tonic::async_trait]

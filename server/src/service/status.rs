@@ -120,9 +120,12 @@ pub fn of_keeper(error: &KeeperError) -> Status {
         KeeperError::Foreign { .. } => status(Code::DataLoss, "OTHER_BUILD", error),
         KeeperError::Superseded { .. } => status(Code::Aborted, "SUPERSEDED", error),
         KeeperError::NoAttempt { .. } => status(Code::FailedPrecondition, "NO_ATTEMPT", error),
+        KeeperError::Skips { .. } => status(Code::FailedPrecondition, "SKIPS", error),
         KeeperError::Struck { .. } => status(Code::Aborted, "STRUCK", error),
         KeeperError::Version { .. } => status(Code::Aborted, "VERSION", error),
-        KeeperError::Broken(_) => status(Code::Unavailable, "MIXTURE_STOPPED", error),
+        KeeperError::AllLeft { .. } => status(Code::FailedPrecondition, "ALL_LEFT", error),
+        KeeperError::Closed => status(Code::Aborted, "CLOSED", error),
+        KeeperError::Panic(_) => status(Code::Internal, "DEFECT", error),
     }
 }
 

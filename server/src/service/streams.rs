@@ -142,6 +142,9 @@ fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -
     let feed = job.feed.clone();
     check_rank(&feed, request.rank, request.world_size)?;
     check_step(&job, &feed, from)?;
+    if !matches!(request.start, Some(Start::Cursor(_))) {
+        job.keeper.admit(from).map_err(|e| status::of_keeper(&e))?;
+    }
     let (rank, world_size) = (request.rank, request.world_size);
     tracing::debug!(job = job.name, rank, world_size, replica = request.replica, from, "stream opened");
     Ok((
@@ -248,7 +251,8 @@ fn recorded(job: &Job, branch: Option<u64>, step: u64) -> Result<Positions, Stat
         return Ok(Positions::Recorded(job.keeper.view().sequence.clone(), mark));
     }
     let branch = branch.unwrap_or(current);
-    let Some(sequence) = job.keeper.with(|course| course.branch_sequence(branch).cloned()) else {
+    let found = job.keeper.with(|course| course.branch_sequence(branch).cloned());
+    let Some(sequence) = found.map_err(|e| status::of_keeper(&e))? else {
         return no(format!("receipt is of branch {branch}, which job `{}` does not have", job.name));
     };
     match sequence.entry(step).map(|entry| (entry.seq, entry.mixture_id)) {

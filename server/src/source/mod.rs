@@ -92,6 +92,9 @@ pub trait Corpus: Send + Sync + std::fmt::Debug {
     /// Brings the tokens of a document from its `from`-th on close, where that costs little: many of them are then waited
     /// for at once. Changes nothing that is read.
     fn touch(&self, _document: u32, _from: u64) {}
+    /// Ids that its documents are made of: those of its tokenizer, or as many as the largest id there asks for; `None` when
+    /// nobody has looked.
+    fn vocabulary(&self) -> Option<u64>;
     /// File that holds a document, index into the source's own list.
     fn file(&self, document: u32) -> u32;
     /// Asks whether a file is still what was indexed; what was read from it before counts only then.

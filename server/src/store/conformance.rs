@@ -97,6 +97,23 @@ fn memory_conforms() {
 }
 
 #[test]
+fn a_flaky_store_conforms_between_its_failures() {
+    let store = flaky::Flaky::new(memory());
+    conforms(&store);
+    races(&store);
+    store.refuse(2);
+    for _ in 0..2 {
+        assert!(matches!(store.append("a", 4, &records(4..5)), Err(StoreError::Io { .. })));
+    }
+    assert_eq!(store.append("a", 4, &records(4..5)).unwrap(), 5);
+    store.unsay(1);
+    assert!(store.append("a", 5, &records(5..6)).is_err());
+    store.blind(1);
+    assert!(store.len("a").is_err());
+    assert_eq!(store.len("a").unwrap(), 6, "it got there all the same");
+}
+
+#[test]
 fn a_file_conforms_and_keeps_its_state() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made/when/missing");

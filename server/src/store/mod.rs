@@ -4,6 +4,8 @@
 //! store is shared by one server process (a second one is refused); a fleet's store comes later behind the same trait.
 
 mod file;
+#[cfg(test)]
+pub(crate) mod flaky;
 mod memory;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Jobs, sources and policies as messages.
 
+use crate::args::{Choice, Param};
 use crate::assemble::Extent;
 use crate::batch::Dtype;
 use crate::estimate::{METHODS, Method};
@@ -91,26 +92,34 @@ pub fn policies() -> Vec<v1::PolicyInfo> {
 }
 
 fn policy(policy: &dyn Policy) -> v1::PolicyInfo {
-    let params = policy.params().iter().map(|p| v1::ParamInfo {
-        name: p.name.into(),
-        default: p.default,
-        min: p.min,
-        max: p.max,
-        doc: p.doc.into(),
-    });
-    let options = policy.choices().iter().map(|c| v1::OptionInfo {
-        name: c.name.into(),
-        values: c.values.iter().map(|v| v.to_string()).collect(),
-        doc: c.doc.into(),
-    });
     v1::PolicyInfo {
         name: policy.name().into(),
         paper: policy.paper().into(),
         url: policy.url().into(),
         summary: policy.summary().into(),
-        params: params.collect(),
-        options: options.collect(),
+        params: params(policy.params()),
+        options: options(policy.choices()),
     }
+}
+
+fn params(declared: &[Param]) -> Vec<v1::ParamInfo> {
+    let info = |p: &Param| v1::ParamInfo {
+        name: p.name.into(),
+        default: p.default,
+        min: p.min,
+        max: p.max,
+        doc: p.doc.into(),
+    };
+    declared.iter().map(info).collect()
+}
+
+fn options(declared: &[Choice]) -> Vec<v1::OptionInfo> {
+    let info = |c: &Choice| v1::OptionInfo {
+        name: c.name.into(),
+        values: c.values.iter().map(|v| v.to_string()).collect(),
+        doc: c.doc.into(),
+    };
+    declared.iter().map(info).collect()
 }
 
 /// The registry of estimators.
@@ -119,25 +128,13 @@ pub fn estimators() -> Vec<v1::EstimatorInfo> {
 }
 
 fn estimator(method: &dyn Method) -> v1::EstimatorInfo {
-    let params = method.params().iter().map(|p| v1::EstimatorParam {
-        name: p.name.into(),
-        default: p.default,
-        min: p.min,
-        max: p.max,
-        doc: p.doc.into(),
-    });
-    let options = method.choices().iter().map(|c| v1::EstimatorOption {
-        name: c.name.into(),
-        values: c.values.iter().map(|v| v.to_string()).collect(),
-        doc: c.doc.into(),
-    });
     v1::EstimatorInfo {
         name: method.name().into(),
         paper: method.paper().into(),
         url: method.url().into(),
         summary: method.summary().into(),
-        params: params.collect(),
-        options: options.collect(),
+        params: params(method.params()),
+        options: options(method.choices()),
         vectors: method.vectors().iter().map(|v| format!("{}: {}", v.name, v.doc)).collect(),
         due: dues(method.wants()),
     }

@@ -52,6 +52,7 @@ pub(super) fn open(rules: &Rules<'_>, progress: &dyn Fn(u64, &str)) -> Result<To
     };
     let (head, mut layout) = shard.guarded(|| cache::layout(&shard))?;
     notes.extend(head.notes);
+    layout.vocabulary = Some(tokenizer.vocabulary);
     if let Some(own) = &mut layout.own {
         own.decided = true;
     }
@@ -136,7 +137,7 @@ fn make(
 ) -> Result<(), SourceError> {
     let shown = place.display().to_string();
     let io = |error| SourceError::io(format!("{shown} (`cache` names another folder)"), error);
-    let writer = Writer::new(place, tokenizer.width).map_err(io)?;
+    let writer = Writer::new(place, tokenizer.width, tokenizer.vocabulary).map_err(io)?;
     let mut run = Run {
         tokenizer,
         eod: rules.declared.eod,

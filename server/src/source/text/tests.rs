@@ -119,6 +119,11 @@ fn a_cache_is_kept_until_texts_or_options_change() {
     let first = texts(opened(temp.path(), &d).unwrap().as_ref());
     let (file, stamp) = cache();
     let again = opened(temp.path(), &d).unwrap();
+    let ids = |source: &dyn Source| source.tokens().unwrap().vocabulary();
+    assert_eq!(ids(again.as_ref()), Some(256));
+    // The cache as a source of its own knows it too.
+    let own = Declaration::new(Kind::Tokens, "mixfeed-cache");
+    assert_eq!(ids(open_source("toks", &own, temp.path(), &|_, _| {}).unwrap().as_ref()), Some(256));
     assert_eq!((texts(again.as_ref()), cache().1), (first.clone(), stamp));
     assert!(again.notes().is_empty());
 

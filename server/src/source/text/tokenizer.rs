@@ -21,6 +21,8 @@ pub(super) struct Tokenizer {
     pub identity: String,
     /// Type that holds its ids.
     pub width: Width,
+    /// Ids that it can make, the end of a document included.
+    pub vocabulary: u64,
     kind: Kind,
 }
 
@@ -56,7 +58,7 @@ impl Tokenizer {
         };
         let largest = largest.max(rules.declared.eod.unwrap_or(0));
         let width = if largest <= u32::from(u16::MAX) { Width::U16 } else { Width::U32 };
-        Ok(Tokenizer { identity, width, kind })
+        Ok(Tokenizer { identity, width, vocabulary: u64::from(largest) + 1, kind })
     }
 
     /// Ids of `text`; a sentence when it is not what the tokenizer takes.

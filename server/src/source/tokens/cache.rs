@@ -47,6 +47,9 @@ pub(in crate::source) struct Head {
     /// What was odd about the texts.
     #[prost(string, repeated, tag = "5")]
     pub notes: Vec<String>,
+    /// Ids of the tokenizer; 0 in caches that don't know.
+    #[prost(uint64, tag = "6")]
+    pub vocabulary: u64,
 }
 
 /// Groups that a cache knows.
@@ -84,8 +87,8 @@ pub(in crate::source) struct Writer {
 }
 
 impl Writer {
-    /// Begins the cache `place`.
-    pub fn new(place: &Path, width: Width) -> io::Result<Writer> {
+    /// Begins the cache `place` of ids below `vocabulary`.
+    pub fn new(place: &Path, width: Width, vocabulary: u64) -> io::Result<Writer> {
         if let Some(folder) = place.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -98,7 +101,7 @@ impl Writer {
             file,
             partial,
             width,
-            head: Head::default(),
+            head: Head { vocabulary, ..Head::default() },
             numbers: HashMap::new(),
             hashers: Vec::new(),
             ends: Vec::new(),
@@ -211,7 +214,8 @@ pub(in crate::source) fn layout(shard: &Shard) -> Result<(Head, Layout), SourceE
     let contents = contents.filter(|_| fits).ok_or_else(|| wrong("its tables contradict each other"))?;
     let whole = *blake3::hash(contents.as_flattened()).as_bytes();
     let own = Groups { names: head.groups.clone(), contents, decided: false, of };
-    let layout = Layout { offset: BEGIN, width, ends, own: Some(own), content: Some(whole) };
+    let vocabulary = Some(head.vocabulary).filter(|v| *v > 0);
+    let layout = Layout { offset: BEGIN, width, ends, own: Some(own), content: Some(whole), vocabulary };
     Ok((head, layout))
 }
 

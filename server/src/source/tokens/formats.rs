@@ -77,7 +77,7 @@ fn megatron(index: &[u8], shown: &str, shard: &Shard) -> Result<Layout, SourceEr
     if bytes != shard.stamp.size {
         return Err(shard.format(format!("has {} bytes, its index wants {bytes}", shard.stamp.size)));
     }
-    Ok(Layout { offset: 0, width, ends, own: None, content: None })
+    Ok(Layout { offset: 0, width, ends, own: None, content: None, vocabulary: None })
 }
 
 /// Tokens up to each sequence and up to the end, from 0.
@@ -123,42 +123,44 @@ fn raw(shard: &Shard, width: Width, eod: Option<u32>) -> Result<Layout, SourceEr
         return Err(shard.format(format!("has {size} bytes, want a multiple of {} (dtype)", width.bytes())));
     }
     let tokens = size / width.bytes() as u64;
-    let mut ends = match eod {
-        Some(eod) => scan(shard, shard.open()?, width, eod)?,
-        None => Vec::new(),
+    let (mut ends, largest) = match eod {
+        Some(eod) => scan(shard, shard.open()?, width, eod).map(|(ends, largest)| (ends, Some(largest)))?,
+        None => (Vec::new(), None),
     };
     if ends.last().copied().unwrap_or(0) < tokens {
         ends.push(tokens);
     }
-    Ok(Layout { offset: 0, width, ends, own: None, content: None })
+    let vocabulary = largest.map(|id| u64::from(id) + 1);
+    Ok(Layout { offset: 0, width, ends, own: None, content: None, vocabulary })
 }
 
-/// Tokens up to and including each `eod`.
-fn scan(shard: &Shard, file: Positional, width: Width, eod: u32) -> Result<Vec<u64>, SourceError> {
+/// Tokens up to and including each `eod`, and the largest id.
+fn scan(shard: &Shard, file: Positional, width: Width, eod: u32) -> Result<(Vec<u64>, u32), SourceError> {
     let mut file = BufReader::with_capacity(SCAN, file);
     let mut buffer = vec![0u8; SCAN];
-    let (mut ends, mut at) = (Vec::new(), 0u64);
+    let (mut ends, mut at, mut largest) = (Vec::new(), 0u64, eod);
     loop {
         let read = read_full(&mut file, &mut buffer).map_err(|e| SourceError::io(shard.shown.as_str(), e))?;
         let bytes = &buffer[..read];
-        let mut note = |i: usize, hit: bool| {
-            if hit {
+        let mut note = |i: usize, id: u32| {
+            largest = largest.max(id);
+            if id == eod {
                 ends.push(at + i as u64 + 1);
             }
         };
         match width {
             Width::U16 => {
                 let ids = bytes.as_chunks::<2>().0.iter().enumerate();
-                ids.for_each(|(i, id)| note(i, u32::from(u16::from_le_bytes(*id)) == eod));
+                ids.for_each(|(i, id)| note(i, u32::from(u16::from_le_bytes(*id))));
             }
             Width::U32 => {
                 let ids = bytes.as_chunks::<4>().0.iter().enumerate();
-                ids.for_each(|(i, id)| note(i, u32::from_le_bytes(*id) == eod));
+                ids.for_each(|(i, id)| note(i, u32::from_le_bytes(*id)));
             }
         }
         at += (read / width.bytes()) as u64;
         if read < buffer.len() {
-            return Ok(ends);
+            return Ok((ends, largest));
         }
     }
 }

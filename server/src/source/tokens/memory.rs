@@ -9,6 +9,7 @@ use bytes::Bytes;
 pub struct TokenMemory {
     index: Index,
     documents: Vec<Vec<u32>>,
+    vocabulary: u64,
 }
 
 impl TokenMemory {
@@ -22,7 +23,7 @@ impl TokenMemory {
         if let Some(pair) = groups.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(misfit(format!("group `{}` is there twice", pair[0].0)));
         }
-        let mut source = TokenMemory { index: Index::default(), documents: Vec::new() };
+        let mut source = TokenMemory { index: Index::default(), documents: Vec::new(), vocabulary: 0 };
         for (name, documents) in groups {
             let mut hasher = blake3::Hasher::new();
             for id in documents.iter().flat_map(|d| [d.len() as u32].into_iter().chain(d.iter().copied())) {
@@ -31,6 +32,8 @@ impl TokenMemory {
                 }
                 hasher.update(&id.to_le_bytes());
             }
+            let largest = documents.iter().flatten().max().map_or(0, |id| u64::from(*id) + 1);
+            source.vocabulary = source.vocabulary.max(largest);
             let first = source.documents.len() as u32;
             source.documents.extend(documents);
             let records = (first..source.documents.len() as u32).collect();
@@ -73,6 +76,10 @@ impl Corpus for TokenMemory {
             out.iter_mut().zip(&ids[from as usize..]).for_each(|(out, id)| *out = id.to_le_bytes());
         }
         Ok(())
+    }
+
+    fn vocabulary(&self) -> Option<u64> {
+        Some(self.vocabulary).filter(|v| *v > 0)
     }
 
     fn file(&self, _: u32) -> u32 {

@@ -36,6 +36,8 @@ pub(super) struct Layout {
     pub own: Option<cache::Groups>,
     /// Added to the digest of its groups: hash of its contents, when it is known or asked for.
     pub content: Option<[u8; 32]>,
+    /// Ids that its tokens are drawn from, when they are known.
+    pub vocabulary: Option<u64>,
 }
 
 /// Token files.
@@ -48,6 +50,7 @@ pub(super) struct Tokens {
     files: Vec<Place>,
     /// Tokens of all files up to and including each document.
     ends: Vec<u64>,
+    vocabulary: Option<u64>,
 }
 
 /// Where the documents of a file are.
@@ -125,7 +128,10 @@ impl Tokens {
         if empty > 0 {
             notes.push(format!("{empty} documents are empty and are in no row"));
         }
-        Ok(Tokens { kind, index, notes, shards: Shards::new(shards), files, ends })
+        // One file that nobody has looked through may hold any id.
+        let known: Option<Vec<u64>> = layouts.iter().map(|layout| layout.vocabulary).collect();
+        let vocabulary = known.and_then(|all| all.into_iter().max());
+        Ok(Tokens { kind, index, notes, shards: Shards::new(shards), files, ends, vocabulary })
     }
 
     /// First and last token of a document over all files.
@@ -251,6 +257,10 @@ impl Corpus for Tokens {
         if let Some((place, Some(map))) = place.and_then(|place| Some((place, place.map.get()?))) {
             map.touch(place.byte(at));
         }
+    }
+
+    fn vocabulary(&self) -> Option<u64> {
+        self.vocabulary
     }
 
     fn file(&self, document: u32) -> u32 {

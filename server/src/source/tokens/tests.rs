@@ -84,8 +84,10 @@ fn raw_files_are_cut_at_the_mark_and_grouped_by_file() {
         source.index().groups.iter().map(|g| (g.name.as_str(), &g.records[..])).collect();
     assert_eq!(names, [("a.bin", &[0, 1, 2][..]), ("b.bin", &[3, 4])]);
     assert_eq!(all(source.as_ref()), [vec![5, 6, 9], vec![7, 9], vec![8], vec![9], vec![1, 9]]);
+    assert_eq!(source.tokens().unwrap().vocabulary(), Some(10), "looking for the mark shows every id");
     let whole = opened(temp.path(), |_| {}).unwrap();
     assert_eq!(all(whole.as_ref()), [vec![5, 6, 9, 7, 9, 8], vec![9, 1, 9]]);
+    assert_eq!(whole.tokens().unwrap().vocabulary(), None, "nobody has looked");
     let wide = opened(temp.path(), |d| d.dtype = Some(Width::U32));
     assert!(wide.unwrap_err().to_string().contains("data/b.bin: has 6 bytes, want a multiple of 4"));
 }
@@ -170,7 +172,7 @@ proptest! {
         let (temp, data) = folder();
         let name = if cached {
             let place = data.join("c.mixtok");
-            let mut writer = cache::Writer::new(&place, Width::U16).unwrap();
+            let mut writer = cache::Writer::new(&place, Width::U16, 60_000).unwrap();
             documents().iter().for_each(|d| writer.add("g", d).unwrap());
             writer.finish(&place, [0; 32], Vec::new()).unwrap();
             "c.mixtok"
