@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("assemble", &["batch", "decode", "exec", "job", "keeper", "metrics", "pack", "plan", "source"]),
     ("wire", &["args", "assemble", "batch", "estimate", "exec", "job", "keeper", "plan", "source"]),
-    ("stream", &["assemble", "job", "keeper", "metrics", "mixture", "wire"]),
+    ("stream", &["assemble", "batch", "job", "keeper", "metrics", "mixture", "wire"]),
     ("service", &["assemble", "job", "keeper", "metrics", "mixture", "source", "store", "stream", "wire"]),
     ("http", &[]),
     ("picture", &["batch"]),

@@ -51,7 +51,7 @@ pub enum KeeperError {
     },
     /// A stream that would leave steps behind that nobody was served.
     #[error(
-        "step {step} is more than {AHEAD} ahead of step {horizon}, where this job stands; start from a cursor of it, or replay the step to look at it"
+        "step {step} is more than {AHEAD} ahead of step {horizon}, where this learning job stands; start from a cursor of it, or replay the step to look at it"
     )]
     Skips {
         /// First step asked for.

@@ -48,9 +48,9 @@ use std::sync::{Arc, Mutex, atomic::AtomicU64, atomic::Ordering};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Steps past the horizon within which a stream may begin when only a number says where: enough for ranks that start
-/// together and for a look ahead. What is further moves the horizon, behind which no operator's weights can land, by a
-/// slip of the pen; a cursor shows that the steps before it were trained.
+/// Steps past the horizon within which a stream of a job that learns may begin when only a number says where: enough for
+/// ranks that start together and for a look ahead. What is further would skip rounds, by a slip of the pen; a cursor shows
+/// that the steps before it were trained.
 pub const AHEAD: u64 = 1_024;
 
 /// See the module.

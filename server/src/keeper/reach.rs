@@ -11,16 +11,26 @@ pub(super) const STRIDE: (u64, u64) = (64, 65_536);
 const STRIDE_TIME: Duration = Duration::from_secs(1);
 
 impl Keeper {
-    /// Whether a stream may begin at `step` when no cursor of the job says so.
+    /// Whether a stream may begin at `step` when no cursor of the job says so. Jobs whose weights are not learnt may be
+    /// entered anywhere; operators hear where later weights will land.
     ///
     /// # Errors
-    /// [`KeeperError::Skips`] when it is more than [`AHEAD`] past the horizon.
+    /// [`KeeperError::Skips`] when a job that learns would be entered more than [`AHEAD`] past the horizon.
     pub fn admit(&self, step: u64) -> Result<(), KeeperError> {
         let horizon = self.horizon();
-        match step.saturating_sub(horizon) > AHEAD {
-            true => Err(KeeperError::Skips { step, horizon }),
-            false => Ok(()),
+        if step.saturating_sub(horizon) <= AHEAD {
+            return Ok(());
         }
+        if self.rules.learner.is_some() {
+            return Err(KeeperError::Skips { step, horizon });
+        }
+        tracing::warn!(
+            job = self.job,
+            step,
+            horizon,
+            "a stream begins far ahead: weights set from now on hold after it"
+        );
+        Ok(())
     }
 
     /// Waits until `step` may be served, and moves the horizon past it.
