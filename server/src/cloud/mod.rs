@@ -1,0 +1,75 @@
+//! Clouds: files of points to scenes. A leaf: it knows formats and nothing of sources, jobs or plans.
+//!
+//! Coordinates stay f64 here: survey tiles lie millions of metres from their origin, where an f32 has steps of half a metre.
+
+/// Points of one scene as they are stored. Every attribute has as many entries as there are points.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scene {
+    /// x, y, z in the file's unit, finite.
+    pub coord: Vec<[f64; 3]>,
+    /// Red, green, blue, 0..=255; 16-bit colours are divided by 257 and rounded.
+    pub color: Option<Vec<[u8; 3]>>,
+    /// Normals as stored, finite.
+    pub normal: Option<Vec<[f32; 3]>>,
+    /// Intensity or reflectance as stored, finite.
+    pub intensity: Option<Vec<f32>>,
+    /// Class of each point as stored.
+    pub segment: Option<Vec<i32>>,
+    /// Instance of each point; negative means none.
+    pub instance: Option<Vec<i32>>,
+}
+
+impl Scene {
+    /// Points.
+    pub fn len(&self) -> usize {
+        self.coord.len()
+    }
+
+    /// True without points.
+    pub fn is_empty(&self) -> bool {
+        self.coord.is_empty()
+    }
+}
+
+/// A file that is no scene.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloudError {
+    /// The bytes are no such file, are cut short, or contradict themselves.
+    #[error("{format}: {why}")]
+    Format {
+        /// "las", "ply", "npy", "npz", "kitti", "block".
+        format: &'static str,
+        /// What is there and what was expected, with field and record where there are any.
+        why: String,
+    },
+    /// More than the limits allow; found before anything is allocated.
+    #[error("{what} is {value}, want at most {limit}")]
+    Limit {
+        /// "points" or "encoded size in bytes".
+        what: &'static str,
+        /// As found.
+        value: u64,
+        /// Limit.
+        limit: u64,
+    },
+    /// A scene without points.
+    #[error("has no points")]
+    Empty,
+    /// A number that is none.
+    #[error("{field} of point {point} is {value}, want a finite number")]
+    NotFinite {
+        /// "x", "y", "z", "intensity", "normal".
+        field: &'static str,
+        /// Number of the point from 0.
+        point: u64,
+        /// As found.
+        value: String,
+    },
+}
+
+/// Limits that hold before anything is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Points of a scene.
+    pub points: u64,
+}
