@@ -1,6 +1,31 @@
 //! Clouds: files of points to scenes. A leaf: it knows formats and nothing of sources, jobs or plans.
 //!
+//! [`decode`] makes a [`Scene`] of the files of one record ([`parts`]), [`block`] keeps scenes as bytes, [`tile`] cuts a
+//! survey into overlapping blocks.
+//!
 //! Coordinates stay f64 here: survey tiles lie millions of metres from their origin, where an f32 has steps of half a metre.
+
+mod arrays;
+pub mod block;
+mod column;
+mod format;
+#[cfg(test)]
+mod hostile;
+mod kitti;
+mod las;
+mod laz;
+mod npy;
+mod npz;
+pub mod parts;
+mod ply;
+mod ply_header;
+mod read;
+#[cfg(test)]
+mod tests;
+mod text;
+pub mod tile;
+
+pub use format::{decode, peek};
 
 /// Points of one scene as they are stored. Every attribute has as many entries as there are points.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,6 +54,24 @@ impl Scene {
     pub fn is_empty(&self) -> bool {
         self.coord.is_empty()
     }
+
+    /// The scene of some of its points, in the order of their numbers.
+    ///
+    /// # Panics
+    /// When a number is not below [`Scene::len`].
+    pub fn select(&self, points: &[u32]) -> Scene {
+        fn of<T: Copy>(values: &[T], points: &[u32]) -> Vec<T> {
+            points.iter().map(|&p| values[p as usize]).collect()
+        }
+        Scene {
+            coord: of(&self.coord, points),
+            color: self.color.as_ref().map(|v| of(v, points)),
+            normal: self.normal.as_ref().map(|v| of(v, points)),
+            intensity: self.intensity.as_ref().map(|v| of(v, points)),
+            segment: self.segment.as_ref().map(|v| of(v, points)),
+            instance: self.instance.as_ref().map(|v| of(v, points)),
+        }
+    }
 }
 
 /// A file that is no scene.
@@ -37,7 +80,7 @@ pub enum CloudError {
     /// The bytes are no such file, are cut short, or contradict themselves.
     #[error("{format}: {why}")]
     Format {
-        /// "las", "ply", "npy", "npz", "kitti", "block".
+        /// "las", "ply", "npy", "npz", "kitti", "text", "block", "parts", "tiles", or "cloud" where none of these fits.
         format: &'static str,
         /// What is there and what was expected, with field and record where there are any.
         why: String,
@@ -72,4 +115,15 @@ pub enum CloudError {
 pub struct Limits {
     /// Points of a scene.
     pub points: u64,
+}
+
+impl Limits {
+    /// Refuses scenes without points and with more than allowed.
+    fn allow(&self, points: u64) -> Result<(), CloudError> {
+        match points {
+            0 => Err(CloudError::Empty),
+            n if n > self.points => Err(CloudError::Limit { what: "points", value: n, limit: self.points }),
+            _ => Ok(()),
+        }
+    }
 }
