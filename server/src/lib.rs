@@ -12,6 +12,7 @@ pub mod args;
 pub mod assemble;
 pub mod batch;
 pub mod cli;
+pub mod cloud;
 pub mod config;
 pub mod decode;
 pub mod estimate;

@@ -8,7 +8,7 @@ use super::{
 
 /// What an array is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+enum Role {
     Coord,
     Color,
     Normal,
@@ -41,10 +41,7 @@ const NAMES: &[(&str, Role)] = &[
     ("instances", Role::Instance),
 ];
 
-/// What an array called `stem` ("color" of "scene/color.npy") is.
-pub(super) fn role(stem: &str) -> Option<Role> {
-    NAMES.iter().find(|(name, _)| *name == stem).map(|(_, role)| *role)
-}
+const ATTRIBUTES: [Role; 5] = [Role::Color, Role::Normal, Role::Intensity, Role::Segment, Role::Instance];
 
 /// The array of `role` among `arrays`, with its name.
 fn find<T>(arrays: &[(String, T)], role: Role) -> Option<&(String, T)> {
@@ -52,19 +49,31 @@ fn find<T>(arrays: &[(String, T)], role: Role) -> Option<&(String, T)> {
     names.filter_map(|(name, _)| arrays.iter().find(|(stem, _)| stem == name)).next()
 }
 
-/// The array that has the coordinates: the one named so, or the only one.
+/// The array that has the coordinates: the one named so, or one that is alone and is not named as something else.
 pub(super) fn coord<'n, T>(
     format: &'static str,
     arrays: &'n [(String, T)],
 ) -> Result<&'n (String, T), CloudError> {
+    let named = |name: &str| NAMES.iter().any(|(known, _)| *known == name);
     match (find(arrays, Role::Coord), arrays) {
-        (Some(found), _) | (None, [found]) => Ok(found),
+        (Some(found), _) => Ok(found),
+        (None, [alone]) if !named(&alone.0) => Ok(alone),
         _ => {
             let names: Vec<&str> = arrays.iter().map(|(n, _)| n.as_str()).collect();
             let why = format!("has arrays {names:?} and none of coord, coords, xyz, points");
             Err(CloudError::Format { format, why })
         }
     }
+}
+
+/// The arrays that make the scene, by their names without folders and endings: coordinates first.
+pub(super) fn used<'n, T>(
+    format: &'static str,
+    arrays: &'n [(String, T)],
+) -> Result<Vec<&'n (String, T)>, CloudError> {
+    let mut used = vec![coord(format, arrays)?];
+    used.extend(ATTRIBUTES.iter().filter_map(|&role| find(arrays, role)));
+    Ok(used)
 }
 
 /// A scene of named arrays. An array alone may hold everything, see [`table`].
@@ -75,8 +84,7 @@ pub(super) fn scene(
 ) -> Result<Scene, CloudError> {
     let (name, xyz) = coord(format, arrays)?;
     limits.allow(xyz.rows())?;
-    let others = [Role::Color, Role::Normal, Role::Intensity, Role::Segment, Role::Instance];
-    if xyz.cols() != 3 && others.iter().all(|&role| find(arrays, role).is_none()) {
+    if xyz.cols() != 3 && ATTRIBUTES.iter().all(|&role| find(arrays, role).is_none()) {
         // Up to one more than any table has, so that a hostile width costs nothing.
         let columns: Vec<Column> = (0..xyz.cols().min(9) as usize).map(|c| xyz.column(c)).collect();
         return table(format, &columns);
@@ -86,8 +94,7 @@ pub(super) fn scene(
         Some((name, array)) => shaped(format, name, array, xyz.rows(), width).map(|()| Some(array)),
     };
     shaped(format, name, xyz, xyz.rows(), 3)?;
-    let (color, normal, intensity) =
-        (get(Role::Color, 3)?, get(Role::Normal, 3)?, get(Role::Intensity, 1)?);
+    let (color, normal, intensity) = (get(Role::Color, 3)?, get(Role::Normal, 3)?, get(Role::Intensity, 1)?);
     let (segment, instance) = (get(Role::Segment, 1)?, get(Role::Instance, 1)?);
     Ok(Scene {
         coord: three(xyz, column::coord)?,

@@ -34,12 +34,11 @@ pub fn decode(parts: &[(String, Bytes)], limits: &Limits) -> Result<Scene, Cloud
         Format::Kitti { scan, labels } => kitti::decode(scan, labels, limits),
         Format::Text(bytes) => text::decode(bytes, limits),
         Format::Arrays(files) => {
-            let single = files.len() == 1;
-            let known = files.into_iter().filter(|(stem, _)| single || arrays::role(stem).is_some());
-            let known: Vec<_> = known
-                .map(|(stem, file)| Ok((stem, npy::Array::read("npy", file)?)))
+            let used: Vec<_> = arrays::used("npy", &files)?
+                .into_iter()
+                .map(|(stem, file)| Ok((stem.clone(), npy::Array::read("npy", file)?)))
                 .collect::<Result<_, CloudError>>()?;
-            arrays::scene("npy", &known, limits)
+            arrays::scene("npy", &used, limits)
         }
     }
 }
@@ -114,6 +113,9 @@ fn unknown(parts: &[(String, Bytes)]) -> CloudError {
     let names: Vec<&str> = parts.iter().map(|(name, _)| name.as_str()).take(8).collect();
     CloudError::Format {
         format: "cloud",
-        why: format!("{} files {names:?} are no scene: want one file, coord.npy, or .bin and .label", parts.len()),
+        why: format!(
+            "{} files {names:?} are no scene: want one file, coord.npy, or .bin and .label",
+            parts.len()
+        ),
     }
 }

@@ -1,7 +1,8 @@
 //! Files that were cut, bent or made up. Nothing may panic, and what is refused is refused before memory is asked for.
 
 use super::{
-    tests::{AUTZEN, LIMITS, f32s, files, las, npy, read, zip},
+    made::{f32s, las, npy, zip},
+    tests::{AUTZEN, IGN, LIMITS, files, read},
     *,
 };
 use proptest::prelude::*;
@@ -64,7 +65,9 @@ fn every_cut_is_told() {
         assert!(sound(&whole));
         for cut in 0..file.len() {
             match open(name, &file[..cut]) {
-                Ok(scene) => assert!(!all && scene.len() < whole.len() || *name == "a.txt", "{name} cut at {cut}"),
+                Ok(scene) => {
+                    assert!(!all && scene.len() < whole.len() || *name == "a.txt", "{name} cut at {cut}")
+                }
                 Err(error) => assert!(!error.to_string().is_empty()),
             }
         }
@@ -74,9 +77,10 @@ fn every_cut_is_told() {
 #[test]
 fn every_byte_may_be_wrong() {
     for (name, file, _) in FILES.iter() {
-        // All bytes of small files and of the heads of large ones.
-        for at in 0..file.len().min(2000) {
-            for bits in [0x01, 0x80, 0xff] {
+        // All bytes of small files; of a large one those up to its first compressed points.
+        let large = file.len() > 1000;
+        for at in 0..file.len().min(1000) {
+            for &bits in if large { &[0xff_u8][..] } else { &[0x01, 0x80, 0xff] } {
                 let mut bent = file.clone();
                 bent[at] ^= bits;
                 if let Ok(scene) = open(name, &bent) {
@@ -104,7 +108,9 @@ fn claims_cost_nothing() {
     let far = npy("<f4", false, "(1000000000000, 3)", &[0; 12]);
     assert!(claim("a.npy", &far).contains("has 12 bytes after its header"));
     for deflate in [false, true] {
-        assert!(claim("a.npz", &zip(&[("coord.npy", far.clone())], deflate)).contains("1000000000000 x 3 has"));
+        assert!(
+            claim("a.npz", &zip(&[("coord.npy", far.clone())], deflate)).contains("is 1000000000000 x 3 in")
+        );
     }
     // A directory that agrees with the header, but not with what deflate can do.
     let million = npy("<f4", false, "(100000000, 3)", &[0; 12]);
@@ -134,6 +140,30 @@ fn tables_of_chunks_that_lie_are_told() {
     assert!(with(107, &50_001_u32.to_le_bytes()).contains("has 1 chunks for 50001 points"));
     assert!(with(107, &2000_u32.to_le_bytes()).contains("damaged"));
     assert!(with(105, &[35, 0]).contains("compressed items are"));
+}
+
+/// Chunks of point formats 6 to 10 have the sizes of their layers in them.
+#[test]
+fn layers_that_lie_are_told() {
+    let begin = u32::from_le_bytes(IGN[96..100].try_into().unwrap()) as usize;
+    let record = u16::from_le_bytes(IGN[105..107].try_into().unwrap()) as usize;
+    let count = begin + 8 + record;
+    let with = |at: usize, bytes: &[u8]| {
+        let mut file = IGN.to_vec();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        read("a.laz", &file).map(|s| sound(&s)).map_err(|e| e.to_string())
+    };
+    assert_eq!(with(count, &7_u32.to_le_bytes()), Err("las: chunk 0 has 7 points, want 37805".into()));
+    for layer in 1..=11 {
+        let told = with(count + 4 * layer, &u32::MAX.to_le_bytes()).unwrap_err();
+        assert!(told.contains("layers of a chunk at byte"), "{layer}: {told}");
+    }
+    // Without its last byte the first layer is one of fewer bytes; what it means then is another matter.
+    let z = u32::from_le_bytes(IGN[count + 8..count + 12].try_into().unwrap()) - 1;
+    assert!(matches!(with(count + 8, &z.to_le_bytes()), Ok(true) | Err(_)));
+    for at in (count + 48..IGN.len() - 64).step_by(IGN.len() / 12) {
+        assert!(matches!(with(at, &[0xff; 64]), Ok(true) | Err(_)), "{at}");
+    }
 }
 
 proptest! {

@@ -33,6 +33,24 @@ pub(super) struct Header {
 }
 
 impl Header {
+    fn check(&self, from: &Cursor) -> Result<(), CloudError> {
+        let Header { format, record, scale, offset, .. } = self;
+        let Some(want) = RECORD.get(usize::from(*format)) else {
+            return Err(from.wrong(format!("point format is {format}, want 0 to 10")));
+        };
+        if record < want {
+            return Err(
+                from.wrong(format!("records have {record} bytes, want at least {want} of format {format}"))
+            );
+        }
+        if !scale.iter().chain(offset).all(|v| v.is_finite()) || scale.contains(&0.0) {
+            return Err(from.wrong(format!(
+                "scale is {scale:?} and offset {offset:?}, want finite numbers and no scale 0"
+            )));
+        }
+        Ok(())
+    }
+
     /// Bytes of a record beyond its point format.
     pub(super) fn extra(&self) -> u16 {
         self.record - RECORD[usize::from(self.format)]
@@ -75,19 +93,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, CloudError> {
         scale: [numbers[0], numbers[1], numbers[2]],
         offset: [numbers[3], numbers[4], numbers[5]],
     };
-    if header.format > 10 {
-        return Err(from.wrong(format!("point format is {}, want 0 to 10", header.format)));
-    }
-    let want = RECORD[usize::from(header.format)];
-    if record < want {
-        return Err(from.wrong(format!(
-            "records have {record} bytes, want at least {want} of format {}",
-            header.format
-        )));
-    }
-    if !numbers.iter().all(|v| v.is_finite()) || header.scale.contains(&0.0) {
-        return Err(from.wrong(format!("scale and offset are {numbers:?}, want finite numbers and no scale 0")));
-    }
+    header.check(&from)?;
     Ok(header)
 }
 
@@ -144,7 +150,8 @@ impl Piece<'_> {
         let begin = COLOR[usize::from(header.format)];
         if begin > 0 {
             for (color, r) in self.color[first..].iter_mut().zip(records) {
-                *color = std::array::from_fn(|c| u16::from_le_bytes([r[begin + 2 * c], r[begin + 2 * c + 1]]));
+                *color =
+                    std::array::from_fn(|c| u16::from_le_bytes([r[begin + 2 * c], r[begin + 2 * c + 1]]));
             }
         }
     }

@@ -224,7 +224,9 @@ fn chunks<'a>(bytes: &'a [u8], header: &Header, vlr: &LazVlr) -> Result<Vec<Chun
     let (mut from, mut left) = (Cursor::new("las", compressed), header.points);
     for entry in entries.as_ref() {
         let points = if variable { entry.point_count } else { size.min(left) };
-        left = left.checked_sub(points).ok_or_else(|| wrong("chunks have more points than the header".into()))?;
+        left = left
+            .checked_sub(points)
+            .ok_or_else(|| wrong("chunks have more points than the header".into()))?;
         let bytes = from.take(entry.byte_count, "chunk")?;
         if points > 0 {
             chunks.push(Chunk { points: points as usize, bytes });

@@ -14,6 +14,8 @@ mod hostile;
 mod kitti;
 mod las;
 mod laz;
+#[cfg(test)]
+mod made;
 mod npy;
 mod npz;
 pub mod parts;

@@ -30,10 +30,11 @@ struct Entry<'a> {
 /// Decodes a file. Arrays that belong to no scene are left as they are.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Scene, CloudError> {
     let entries = entries(bytes)?;
-    let (coord, _) = arrays::coord("npz", &entries)?;
-    let wanted = entries.iter().filter(|(stem, _)| stem == coord || arrays::role(stem).is_some());
-    let files: Vec<(&String, Cow<[u8]>)> =
-        wanted.map(|(stem, entry)| Ok((stem, entry.read(limits)?))).collect::<Result<_, CloudError>>()?;
+    let files: Vec<(&String, Cow<[u8]>)> = arrays::used("npz", &entries)?
+        .into_iter()
+        .enumerate()
+        .map(|(at, (stem, entry))| Ok((stem, entry.read(limits, if at == 0 { 8 } else { 3 })?)))
+        .collect::<Result<_, CloudError>>()?;
     let arrays: Vec<(String, Array)> = files
         .iter()
         .map(|(stem, file)| Ok(((*stem).clone(), Array::read("npz", file)?)))
@@ -64,13 +65,15 @@ impl<'a> Entry<'a> {
         read.map(|_| ()).map_err(|e| wrong(format!("compressed data are damaged: {e}")))
     }
 
-    /// The whole array, once its header says that it is within the limits.
-    fn read(&self, limits: &Limits) -> Result<Cow<'a, [u8]>, CloudError> {
+    /// The whole array, once its header says that it is within the limits and `cols`.
+    fn read(&self, limits: &Limits, cols: u64) -> Result<Cow<'a, [u8]>, CloudError> {
         let head = self.head()?;
         limits.allow(head.rows)?;
-        if head.size() != Some(self.size) || head.cols > 16 {
-            let (rows, cols, size) = (head.rows, head.cols, self.size);
-            return Err(wrong(format!("an array of {rows} x {cols} has {size} bytes")));
+        if head.size() != Some(self.size) || head.cols > cols {
+            let (rows, found, size) = (head.rows, head.cols, self.size);
+            return Err(wrong(format!(
+                "an array is {rows} x {found} in {size} bytes, want at most {cols} columns"
+            )));
         }
         let whole = if self.deflated {
             if self.size > RATIO * self.bytes.len() as u64 {

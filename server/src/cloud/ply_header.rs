@@ -15,9 +15,15 @@ pub(super) enum Body {
 /// A property of an element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Property {
-    Scalar { name: String, kind: Kind },
+    Scalar {
+        name: String,
+        kind: Kind,
+    },
     /// As many items as a count before them says.
-    List { count: Kind, item: Kind },
+    List {
+        count: Kind,
+        item: Kind,
+    },
 }
 
 /// A kind of element: "vertex", "face".

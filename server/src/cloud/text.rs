@@ -19,9 +19,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Scene, CloudError>
     for (point, line) in lines().enumerate() {
         let mut found = 0;
         for (at, field) in fields(line).enumerate() {
-            let value: f64 = field
-                .parse()
-                .map_err(|_| wrong(format!("number {at} of point {point} is {field:?}")))?;
+            let value: f64 =
+                field.parse().map_err(|_| wrong(format!("number {at} of point {point} is {field:?}")))?;
             if let Some(column) = columns.get_mut(at) {
                 column.push(value);
             }

@@ -130,7 +130,9 @@ impl Axis {
     fn new(scene: &Scene, axis: usize, tiling: &Tiling) -> Result<Self, CloudError> {
         let Tiling { block, stride, .. } = *tiling;
         if !(stride > 0.0 && stride <= block && block <= MOST_OVERLAP * stride && block.is_finite()) {
-            return Err(wrong(format!("block {block} and stride {stride}, want 0 < stride <= block <= 16 strides")));
+            return Err(wrong(format!(
+                "block {block} and stride {stride}, want 0 < stride <= block <= 16 strides"
+            )));
         }
         let values = || scene.coord.iter().map(|c| c[axis]);
         let (min, max) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
@@ -156,7 +158,11 @@ impl Axis {
     /// Where a block is so many strides, exactly the lower end of a later one: rounding leaves no gap and no overlap.
     fn upper(&self, block: usize) -> f64 {
         let strides = self.block / self.stride;
-        if strides.fract() == 0.0 { self.lower(block + strides as usize) } else { self.lower(block) + self.block }
+        if strides.fract() == 0.0 {
+            self.lower(block + strides as usize)
+        } else {
+            self.lower(block) + self.block
+        }
     }
 
     /// The first and last block that a value of the scene lies in. Division guesses, the definition decides.
@@ -219,7 +225,10 @@ mod tests {
         let far = scene(&[(0.0, 0.0), (1e12, 0.0)]);
         let cut = |block, stride| cut(&far, &Tiling { block, stride, min_points: 1 }).map(|_| ());
         for (block, stride) in [(1.0, 0.0), (1.0, 2.0), (f64::NAN, 1.0), (17.0, 1.0), (f64::INFINITY, 1.0)] {
-            assert!(cut(block, stride).unwrap_err().to_string().contains("want 0 < stride"), "{block} {stride}");
+            assert!(
+                cut(block, stride).unwrap_err().to_string().contains("want 0 < stride"),
+                "{block} {stride}"
+            );
         }
         assert!(cut(1.0, 1.0).unwrap_err().to_string().contains("too fine"));
         assert!(cut(1e6, 1e5).unwrap_err().to_string().contains("too fine"));
