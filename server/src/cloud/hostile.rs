@@ -1,7 +1,7 @@
 //! Files that were cut, bent or made up. Nothing may panic, and what is refused is refused before memory is asked for.
 
 use super::{
-    made::{f32s, las, npy, zip},
+    made::{f32s, las, laz, npy, zip},
     tests::{AUTZEN, IGN, LIMITS, files, read},
     *,
 };
@@ -27,6 +27,7 @@ static FILES: LazyLock<Vec<(&str, Vec<u8>, bool)>> = LazyLock::new(|| {
     vec![
         ("a.laz", AUTZEN.to_vec(), true),
         ("a.las", las(&[(1, 2, 3), (4, 5, 6)]), true),
+        ("chunks.laz", laz(&[(1, 2, 3); 7], None), true),
         ("ascii.ply", ply("ascii", b"1 1 9 2 3\n4 0 5 6\n"), true),
         ("little.ply", ply("binary_little_endian", &vertex.repeat(2)), true),
         ("big.ply", ply("binary_big_endian", &vertex.repeat(2)), true),
@@ -142,6 +143,23 @@ fn tables_of_chunks_that_lie_are_told() {
     assert!(with(105, &[35, 0]).contains("compressed items are"));
 }
 
+/// Chunks that say how many points they have.
+#[test]
+fn variable_chunks_that_lie_are_told() {
+    let file = laz(&[(1, 2, 3); 7], None);
+    let begin = u32::from_le_bytes(file[96..100].try_into().unwrap()) as usize;
+    let table = u64::from_le_bytes(file[begin..begin + 8].try_into().unwrap()) as usize;
+    let with = |at: usize, count: u32| {
+        let mut file = file.clone();
+        file[at..at + 4].copy_from_slice(&count.to_le_bytes());
+        read("a.laz", &file).unwrap_err().to_string()
+    };
+    assert_eq!(with(table + 4, u32::MAX), "las: has 4294967295 chunks for 7 points");
+    assert_eq!(with(table + 4, 3), "las: chunks lack 1 of 7 points");
+    assert_eq!(with(107, 6), "las: chunks have more points than the header");
+    assert_eq!(with(107, 8), "las: chunks lack 1 of 8 points");
+}
+
 /// Chunks of point formats 6 to 10 have the sizes of their layers in them.
 #[test]
 fn layers_that_lie_are_told() {
@@ -171,7 +189,7 @@ proptest! {
 
     #[test]
     fn bent_files_never_panic(
-        which in 0usize..11,
+        which in 0usize..12,
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
         cut in any::<prop::sample::Index>(),
         cuts in any::<bool>(),
@@ -191,7 +209,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(which in 0usize..11, noise in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn noise_never_panics(which in 0usize..12, noise in prop::collection::vec(any::<u8>(), 0..300)) {
         let (name, file, _) = &FILES[which];
         // Behind the first bytes of a valid file, or alone.
         for keep in [0, 8, 64] {

@@ -80,3 +80,42 @@ pub(super) fn las(points: &[(i32, u8, u16)]) -> Vec<u8> {
     }
     out
 }
+
+/// The file of [`las`] compressed, with chunks of `chunk` points; of 1, 2, 3, ... points without.
+pub(super) fn laz(points: &[(i32, u8, u16)], chunk: Option<u32>) -> Vec<u8> {
+    let mut out = las(points);
+    let records = out.split_off(227);
+    let builder = laz::LazVlrBuilder::default().with_point_format(3, 0).unwrap();
+    let vlr = match chunk {
+        Some(size) => builder.with_fixed_chunk_size(size),
+        None => builder.with_variable_chunk_size(),
+    }
+    .build();
+    let mut record = Vec::new();
+    vlr.write_to(&mut record).unwrap();
+    let mut head = [0; 54];
+    head[2..2 + laz::LazVlr::USER_ID.len()].copy_from_slice(laz::LazVlr::USER_ID.as_bytes());
+    head[18..20].copy_from_slice(&laz::LazVlr::RECORD_ID.to_le_bytes());
+    head[20..22].copy_from_slice(&(record.len() as u16).to_le_bytes());
+    out.extend(head);
+    out.extend(&record);
+    let begin = out.len() as u32;
+    out[96..100].copy_from_slice(&begin.to_le_bytes());
+    out[100..104].copy_from_slice(&1_u32.to_le_bytes());
+    out[104] |= 0x80;
+    let mut to = std::io::Cursor::new(out);
+    to.set_position(u64::from(begin));
+    let mut packer = laz::LasZipCompressor::new(&mut to, vlr).unwrap();
+    let (mut filled, mut next) = (0, 1);
+    for record in records.chunks(34) {
+        if chunk.is_none() && filled == next {
+            packer.finish_current_chunk().unwrap();
+            (filled, next) = (0, next + 1);
+        }
+        packer.compress_one(record).unwrap();
+        filled += 1;
+    }
+    packer.done().unwrap();
+    drop(packer);
+    to.into_inner()
+}

@@ -1,7 +1,7 @@
 //! Formats as files hold them, and parity with what an independent reader (laspy 2.7.0) finds in real tiles.
 
 use super::{
-    made::{f32s, las, npy, zip},
+    made::{f32s, las, laz, npy, zip},
     *,
 };
 use bytes::Bytes;
@@ -70,6 +70,15 @@ fn las_fields_are_where_the_standard_has_them() {
     assert_eq!(scene.color.unwrap(), [[255, 0, 0], [0, 0, 0]]);
     let eight = read("x.las", &las(&[(0, 0, 255), (0, 0, 7)])).unwrap();
     assert_eq!(eight.color.unwrap(), [[255, 0, 0], [7, 0, 0]]);
+}
+
+#[test]
+fn chunks_are_joined_in_order() {
+    let points: Vec<(i32, u8, u16)> = (0..23).map(|k| (1000 - 7 * k * k, k as u8, 100 * k as u16)).collect();
+    let want = read("x.las", &las(&points)).unwrap();
+    for chunk in [None, Some(1), Some(5), Some(23), Some(100)] {
+        assert_eq!(read("x.laz", &laz(&points, chunk)).unwrap(), want, "{chunk:?}");
+    }
 }
 
 #[test]
@@ -347,6 +356,8 @@ fn blocks_keep_every_bit() {
         bytes.clear();
         block::encode(&bare, &mut bytes);
         assert_eq!(block::decode(&bytes, &LIMITS).unwrap(), bare);
+        bytes[24..32].copy_from_slice(&f64::NAN.to_le_bytes());
+        assert_eq!(why(block::decode(&bytes, &LIMITS)), "x of point 0 is NaN, want a finite number");
         assert_eq!(
             decode(&files(&[(name, file)]), &small).map(|_| ()).unwrap_err().to_string().split(',').count(),
             2
