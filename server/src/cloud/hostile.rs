@@ -78,10 +78,10 @@ fn every_cut_is_told() {
 #[test]
 fn every_byte_may_be_wrong() {
     for (name, file, _) in FILES.iter() {
-        // All bytes of small files; of a large one those up to its first compressed points.
-        let large = file.len() > 1000;
+        // Compressed points take long: there one flip of each byte, and of the large file only as far as its points begin.
+        let flips: &[u8] = if name.ends_with(".laz") { &[0xff] } else { &[0x01, 0x80, 0xff] };
         for at in 0..file.len().min(1000) {
-            for &bits in if large { &[0xff_u8][..] } else { &[0x01, 0x80, 0xff] } {
+            for &bits in flips {
                 let mut bent = file.clone();
                 bent[at] ^= bits;
                 if let Ok(scene) = open(name, &bent) {
