@@ -34,7 +34,9 @@ pub(super) fn nearest_in<T: Copy + Into<f64>>(
         return Some(Vec::new());
     };
     let farthest = *order.select_nth_unstable(last).1;
-    Some(keys.iter().filter(|k| **k <= farthest).map(|k| *k as u32).collect())
+    let nearest = keys.iter().filter(|k| **k <= farthest).map(|k| *k as u32).collect();
+    [keys, order].into_iter().for_each(super::trim);
+    Some(nearest)
 }
 
 /// Keeps the entries `keep`, ascending, in place.

@@ -43,6 +43,7 @@ pub(super) fn distort(
             *c = std::array::from_fn(|a| c[a] + magnitude * by[a]);
         }
     }
+    [field, other].into_iter().for_each(super::trim);
 }
 
 /// The first `dims` nodes of each axis, fields side by side.
@@ -107,27 +108,24 @@ impl Default for Cells {
 }
 
 impl Cells {
+    /// Lanes beyond the end of `block` hold anything.
     fn find(&mut self, block: &[[f32; 3]], grid: &Grid) {
-        let mut cells = [[0i32; BLOCK]; 3];
+        let mut cells = [[0u32; BLOCK]; 3];
         for a in 0..3 {
             let along = &mut self.fraction[a];
             along.iter_mut().zip(block).for_each(|(to, c)| *to = c[a]);
             for (fraction, cell) in along.iter_mut().zip(&mut cells[a]) {
-                let at = (*fraction - grid.min[a]) / grid.granularity;
-                *cell = at as i32;
-                *fraction = at - *cell as f32;
+                (*cell, *fraction) = split((*fraction - grid.min[a]) / grid.granularity);
             }
         }
-        // Node 0 lies one cell before the first point.
-        let [last_x, last_y, last_z] = grid.dims.map(|d| d as i32 - 3);
+        // Node 0 lies one cell before the first point, so a cell needs two nodes after that of its number.
+        let [over_x, over_y, over_z] = grid.dims.map(|d| (d as u32).saturating_sub(2));
         let (high, deep) = (grid.dims[1] as u32, grid.dims[2] as u32);
         for (i, node) in self.node.iter_mut().enumerate() {
             let (x, y, z) = (cells[0][i], cells[1][i], cells[2][i]);
-            // Lanes beyond the end of the block hold anything.
-            let next = |cell: i32| (cell as u32).wrapping_add(1);
-            let number =
-                next(x).wrapping_mul(high).wrapping_add(next(y)).wrapping_mul(deep).wrapping_add(next(z));
-            *node = if (x <= last_x) & (y <= last_y) & (z <= last_z) { number } else { u32::MAX };
+            let row = x.wrapping_add(1).wrapping_mul(high).wrapping_add(y).wrapping_add(1);
+            let number = row.wrapping_mul(deep).wrapping_add(z).wrapping_add(1);
+            *node = if (x < over_x) & (y < over_y) & (z < over_z) { number } else { u32::MAX };
         }
     }
 
@@ -142,6 +140,19 @@ impl Cells {
         let high = mix(&edge(plane), &edge(plane + row), y);
         Some(mix(&low, &high, x))
     }
+}
+
+/// `at >= 0` as a whole number and the rest, 0..1. From 2^22 on, more cells than any grid has, the number is 2^22.
+/// A cast would do, but one that saturates is not vectorised.
+#[inline(always)]
+fn split(at: f32) -> (u32, f32) {
+    const LAST: f32 = (1u32 << 22) as f32;
+    /// Sums with it are whole numbers, in their low bits.
+    const WHOLE: f32 = (1u32 << 23) as f32;
+    let at = if at < LAST { at } else { LAST };
+    let near = (at + WHOLE) - WHOLE;
+    let floor = if near > at { near - 1.0 } else { near };
+    ((floor + WHOLE).to_bits() & ((1 << 23) - 1), at - floor)
 }
 
 #[inline(always)]

@@ -45,34 +45,37 @@ pub(super) fn less(values: &[[f64; 3]], by: [f64; 3], out: &mut [[f32; 3]]) {
     line(out_rest.as_flattened_mut(), rest.as_flattened());
 }
 
+#[inline(always)]
+fn add<T: Copy + Into<f64>>(sums: &mut [f64; 12], values: &[T]) {
+    for (sum, v) in sums.iter_mut().zip(values) {
+        *sum += (*v).into();
+    }
+}
+
 /// Mean per axis as [`crate::plan::scene::SceneOp`] defines it. 0 without points.
 pub(super) fn mean<T: Copy + Into<f64>>(coord: &[[T; 3]]) -> [f64; 3] {
     let (fours, rest) = coord.as_chunks::<4>();
     let mut sums = [0.0f64; 12];
-    for four in fours {
-        for (sum, v) in sums.iter_mut().zip(four.as_flattened()) {
-            *sum += (*v).into();
-        }
-    }
-    for (sum, v) in sums.iter_mut().zip(rest.as_flattened()) {
-        *sum += (*v).into();
-    }
+    fours.iter().for_each(|four| add(&mut sums, four.as_flattened()));
+    add(&mut sums, rest.as_flattened());
     let count = coord.len().max(1) as f64;
     std::array::from_fn(|a| ((sums[a] + sums[a + 3]) + (sums[a + 6] + sums[a + 9])) / count)
+}
+
+#[inline(always)]
+fn widen(low: &mut [f32; 12], high: &mut [f32; 12], values: &[f32]) {
+    for ((v, low), high) in values.iter().zip(low).zip(high) {
+        *low = if *v < *low { *v } else { *low };
+        *high = if *v > *high { *v } else { *high };
+    }
 }
 
 /// Smallest and largest number per axis; (inf, -inf) without points.
 pub(super) fn bounds(coord: &[[f32; 3]]) -> ([f32; 3], [f32; 3]) {
     let (fours, rest) = coord.as_chunks::<4>();
     let (mut low, mut high) = ([f32::INFINITY; 12], [f32::NEG_INFINITY; 12]);
-    let mut widen = |values: &[f32]| {
-        for ((v, low), high) in values.iter().zip(&mut low).zip(&mut high) {
-            *low = if *v < *low { *v } else { *low };
-            *high = if *v > *high { *v } else { *high };
-        }
-    };
-    fours.iter().for_each(|four| widen(four.as_flattened()));
-    widen(rest.as_flattened());
+    fours.iter().for_each(|four| widen(&mut low, &mut high, four.as_flattened()));
+    widen(&mut low, &mut high, rest.as_flattened());
     let fold = |v: [f32; 12], f: fn(f32, f32) -> f32| {
         std::array::from_fn(|a| f(f(v[a], v[a + 3]), f(v[a + 6], v[a + 9])))
     };

@@ -15,6 +15,16 @@ mod transform;
 pub use crop::nearest;
 pub use transform::{apply, apply_cut};
 
+/// Bytes of a buffer up to which it is kept; a rare giant scene must not hold its memory for good.
+const KEPT: usize = 16 << 20;
+
+/// Frees `buffer` if it is large.
+fn trim<T>(buffer: &mut Vec<T>) {
+    if buffer.capacity() * size_of::<T>() > KEPT {
+        *buffer = Vec::new();
+    }
+}
+
 /// Memory kept between scenes: one per thread. Holds no results. Fresh pages cost more than the transforms do.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -29,6 +39,7 @@ impl Scratch {
     pub fn recycle(&mut self, points: Points) {
         let buffers = [Some(points.coord), points.color, points.normal];
         self.free.extend(buffers.into_iter().flatten());
+        self.free.iter_mut().for_each(trim);
         self.free.truncate(8);
     }
 
