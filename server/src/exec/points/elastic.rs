@@ -36,10 +36,8 @@ pub(super) fn distort(
     let mut cells = Cells::default();
     for block in coord.chunks_mut(BLOCK) {
         cells.find(block, &grid);
-        for (i, c) in block.iter_mut().enumerate() {
-            let Some(by) = cells.interpolate(i, field, dims) else {
-                continue;
-            };
+        let by = cells.interpolate(block.len(), field, dims);
+        for (c, by) in block.iter_mut().zip(by) {
             *c = std::array::from_fn(|a| c[a] + magnitude * by[a]);
         }
     }
@@ -99,11 +97,13 @@ struct Cells {
     node: [u32; BLOCK],
     /// Position in the cell per axis, 0..1.
     fraction: [[f32; BLOCK]; 3],
+    /// The field there. All four lanes are stored, or the compiler works on them one by one.
+    field: [Node; BLOCK],
 }
 
 impl Default for Cells {
     fn default() -> Self {
-        Cells { node: [0; BLOCK], fraction: [[0.0; BLOCK]; 3] }
+        Cells { node: [0; BLOCK], fraction: [[0.0; BLOCK]; 3], field: [[0.0; 4]; BLOCK] }
     }
 }
 
@@ -129,16 +129,25 @@ impl Cells {
         }
     }
 
-    /// The field at point `i`.
-    #[inline]
-    fn interpolate(&self, i: usize, field: &[Node], dims: [usize; 3]) -> Option<Node> {
-        let [x, y, z] = [0, 1, 2].map(|a| self.fraction[a][i]);
+    /// The field at the first `count` points.
+    fn interpolate(&mut self, count: usize, nodes: &[Node], dims: [usize; 3]) -> &[Node] {
         let (plane, row) = (dims[1] * dims[2], dims[2]);
-        let corner = field.get(self.node[i] as usize..)?;
-        let edge = |at: usize| mix(&corner[at], &corner[at + 1], z);
-        let low = mix(&edge(0), &edge(row), y);
-        let high = mix(&edge(plane), &edge(plane + row), y);
-        Some(mix(&low, &high, x))
+        let [x, y, z] = &self.fraction;
+        for i in 0..count {
+            self.field[i] = match nodes.get(self.node[i] as usize..) {
+                None => [0.0; 4],
+                Some(corner) => {
+                    let edge = |at: usize| {
+                        let ends = &corner[at..at + 2];
+                        mix(&ends[0], &ends[1], z[i])
+                    };
+                    let low = mix(&edge(0), &edge(row), y[i]);
+                    let high = mix(&edge(plane), &edge(plane + row), y[i]);
+                    mix(&low, &high, x[i])
+                }
+            };
+        }
+        &self.field[..count]
     }
 }
 
