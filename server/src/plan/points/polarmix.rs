@@ -42,13 +42,7 @@ impl Policy for PolarMix {
             number("paste_prob", 1.0, 0.0, 1.0, "probability of pasting objects"),
             number("class_min", 0.0, 0.0, 255.0, "first class that is pasted, whole number"),
             number("class_max", 7.0, 0.0, 255.0, "last class that is pasted, whole number"),
-            number(
-                "copies",
-                3.0,
-                1.0,
-                8.0,
-                "copies of every object, the one in place included, whole number",
-            ),
+            number("copies", 3.0, 1.0, 8.0, "copies of an object with the one in place, whole number"),
         ];
         PARAMS
     }

@@ -1,0 +1,63 @@
+//! The point budget: the largest parts of a block are cut to a common size, none is dropped.
+
+use super::Points;
+use super::union::{Chosen, Part};
+
+/// Points that each part keeps of `sizes`, so that all keep at most `share`: `min(size, cap)` with the largest cap that
+/// fits, and what is left over goes, one each, to the first parts that are cut. Every part keeps a point if `share` is
+/// at least as large as the number of parts.
+pub fn kept(sizes: &[usize], share: usize) -> Vec<usize> {
+    let mut ascending = sizes.to_vec();
+    ascending.sort_unstable();
+    let (mut left, mut over) = (share, sizes.len());
+    for size in &ascending {
+        if *size > left / over {
+            break;
+        }
+        left -= size;
+        over -= 1;
+    }
+    if over == 0 {
+        return sizes.to_vec();
+    }
+    let (cap, mut more) = (left / over, left % over);
+    let keep = |size: usize| {
+        let one = usize::from(size > cap && more > 0);
+        more -= one;
+        size.min(cap + one)
+    };
+    sizes.iter().copied().map(keep).collect()
+}
+
+/// Cuts the parts of a block's rows until they have at most `share` points. A part that is cut keeps the points nearest
+/// to its point `floor(u * size)`, where `u` in `[0, 1)` is that of its scene in `centres`: f32 squared distances, ties
+/// to the lower number, in point order. Instance ids stay as they were numbered.
+///
+/// # Panics
+/// When a part is of a slot that `scenes` or `centres` lacks, or `share` is less than the parts of the block: faults of
+/// the caller, who makes the budget of a job at least as large as its parts.
+pub fn thin(rows: &mut [Vec<Part>], scenes: &[Points], share: usize, centres: &[f64]) {
+    let sizes: Vec<usize> = rows.iter().flatten().map(Part::len).collect();
+    assert!(share >= sizes.len(), "a share of {share} points for {} parts", sizes.len());
+    for (part, keep) in rows.iter_mut().flatten().zip(kept(&sizes, share)) {
+        if keep < part.len() {
+            let coord = &scenes[part.slot as usize].coord;
+            let centre = (centres[part.slot as usize] * part.len() as f64) as usize;
+            part.chosen = Chosen::Some(nearest(part, coord, centre.min(part.len() - 1), keep));
+        }
+    }
+}
+
+/// The `keep` points of `part` nearest to its point `centre`. Its turn changes no distance, so it is left out.
+fn nearest(part: &Part, coord: &[[f32; 3]], centre: usize, keep: usize) -> Vec<u32> {
+    let [cx, cy, cz] = coord[part.number(centre) as usize];
+    // Bits of floats that are not negative sort like the floats; the number below them settles ties.
+    let key = |number: u32| {
+        let [x, y, z] = coord[number as usize];
+        let (dx, dy, dz) = (x - cx, y - cy, z - cz);
+        u64::from((dx * dx + dy * dy + dz * dz).to_bits()) << 32 | u64::from(number)
+    };
+    let mut keys: Vec<u64> = part.numbers().map(key).collect();
+    let last = *keys.select_nth_unstable(keep - 1).1;
+    part.numbers().filter(|number| key(*number) <= last).collect()
+}

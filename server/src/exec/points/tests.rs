@@ -1,0 +1,586 @@
+//! Rows of points from plan to bytes: published vectors, and properties against slow and plain versions.
+
+use super::budget::{kept, thin};
+use super::columns::{self, Columns, Feature, Missing};
+use super::union::{Chosen, Part, UnionError, len, row, rows};
+use super::voxel::{Pick, VoxelError, Voxels, voxels};
+use super::*;
+use crate::plan::block::{self, Granularity, Member, MixRule, Pairing, Place};
+use crate::plan::{Args, Op, Plan, Row, fields::Bank, points};
+use crate::rng::Stream;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A scene of `n` points on a helix of its own, with every attribute.
+fn scene(n: usize, seed: u32) -> Points {
+    let at = |i: usize| {
+        let a = i as f32 * 0.7 + seed as f32;
+        [a.sin() * 5.0, a.cos() * 5.0, (i % 7) as f32 - 3.0]
+    };
+    let of = |k: i32| (0..n as i32).map(|i| (i * k + seed as i32) % 5).collect::<Vec<_>>();
+    Points {
+        coord: (0..n).map(at).collect(),
+        color: Some((0..n).map(|i| [i as f32 % 256.0, seed as f32 % 256.0, 255.0]).collect()),
+        normal: Some((0..n).map(|i| [0.0, (i % 3) as f32, 1.0]).collect()),
+        intensity: Some((0..n).map(|i| i as f32 / 8.0).collect()),
+        segment: Some(of(1)),
+        instance: Some(of(2).into_iter().map(|i| i - 1).collect()),
+    }
+}
+
+fn planned(base: u32, ops: Vec<Op>) -> Row {
+    Row { base, partner: base, ops, policy: Some(0), sampled: 1.0, own: 1.0, flags: 0 }
+}
+
+fn rule(policy: &str, numbers: &[(&str, f64)], granularity: Granularity, pairing: Pairing) -> MixRule {
+    let policy = points::by_name(policy).expect("registered");
+    let numbers = numbers.iter().map(|(n, v)| (n.to_string(), *v)).collect();
+    let args = Args::resolve(&policy.declared(), &numbers, &BTreeMap::new()).expect("legal");
+    MixRule {
+        members: vec![Member { policy, args, share: 1.0 }],
+        granularity,
+        pairing,
+        choose_per_row: false,
+        gate: 1.0,
+        clean: 0.0,
+        warmup: None,
+        off_after: None,
+    }
+}
+
+fn plan(rule: &MixRule, step: u64, n: usize) -> Plan {
+    let (stream, fields) = (Stream::new(11, "mix"), Bank::new(11, 1, 1));
+    let place = Place { stream: &stream, fields: &fields, step, epoch: 0.0, slot: 0, size: (1, 1) };
+    block::block(rule, &place, &vec![-1; n])
+}
+
+/// Unique instance ids of a row's points.
+fn instances(row: &[Part], scenes: &[Points]) -> Vec<i32> {
+    let of = |part: &Part| -> Vec<i32> {
+        let ids = scenes[part.slot as usize].instance.as_ref().expect("instances");
+        let unique = |n: u32| match ids[n as usize] {
+            id if id < 0 => id,
+            id => id + part.instance,
+        };
+        part.numbers().map(unique).collect()
+    };
+    row.iter().flat_map(of).collect()
+}
+
+fn classes(row: &[Part], scenes: &[Points]) -> Vec<i32> {
+    let of = |part: &Part| -> Vec<i32> {
+        let classes = scenes[part.slot as usize].segment.as_ref().expect("classes");
+        part.numbers().map(|n| classes[n as usize]).collect()
+    };
+    row.iter().flat_map(of).collect()
+}
+
+fn coords(row: &[Part], scenes: &[Points]) -> Vec<[f32; 3]> {
+    let of = |part: &Part| -> Vec<[f32; 3]> {
+        part.numbers().map(|n| part.turn().of(scenes[part.slot as usize].coord[n as usize])).collect()
+    };
+    row.iter().flat_map(of).collect()
+}
+
+#[test]
+fn golden_union_of_consecutive_pairs() {
+    let scenes: Vec<Points> = [5, 3, 4, 2, 6].iter().zip(0..).map(|(n, i)| scene(*n, i)).collect();
+    let rule = rule("mix3d", &[], Granularity::Half, Pairing::Consecutive);
+    let rows = rows(&plan(&rule, 0, 5), &scenes).expect("a union");
+    let sizes: Vec<usize> = rows.iter().map(|r| len(r)).collect();
+    assert_eq!(sizes, [8, 6, 6]);
+    let offsets = sizes.iter().scan(0, |sum, n| {
+        *sum += n;
+        Some(*sum)
+    });
+    assert_eq!(offsets.collect::<Vec<_>>(), [8, 14, 20]);
+    let scenes_of = |r: &[Part]| r.iter().map(|p| (p.slot, p.scene)).collect::<Vec<_>>();
+    assert_eq!(scenes_of(&rows[0]), [(0, 0), (1, 1)]);
+    assert_eq!(scenes_of(&rows[1]), [(2, 0), (3, 1)]);
+    assert_eq!(scenes_of(&rows[2]), [(4, 0)]);
+}
+
+#[test]
+fn golden_instance_ids() {
+    let with = |ids: &[i32]| Points { instance: Some(ids.to_vec()), ..scene(ids.len(), 0) };
+    let scenes = [with(&[0, 1, -1]), with(&[0, -1, 2]), with(&[-1]), with(&[5, 0])];
+    let made = row(&planned(0, vec![Op::Union { scenes: vec![1] }]), &scenes).expect("a union");
+    assert_eq!(instances(&made, &scenes), [0, 1, -1, 2, -1, 4]);
+    let made = row(&planned(2, vec![Op::Union { scenes: vec![0, 2, 3] }]), &scenes).expect("a union");
+    assert_eq!(instances(&made, &scenes), [-1, 0, 1, -1, -1, 7, 2], "a scene without ids counts for nothing");
+    let most = [with(&[i32::MAX - 1]), with(&[0]), with(&[1])];
+    let of = |scenes: Vec<u32>| row(&planned(0, vec![Op::Union { scenes }]), &most);
+    assert_eq!(of(vec![1]).map(|r| instances(&r, &most)), Ok(vec![i32::MAX - 1, i32::MAX]));
+    let error = of(vec![2]).expect_err("too many");
+    assert_eq!(error, UnionError::Instances { slot: 2, value: 1 << 31 });
+    assert!(error.to_string().contains("2147483648"), "{error}");
+}
+
+#[test]
+fn a_sector_is_exchanged() {
+    let ring = |z: f32| Points {
+        coord: [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]].map(|[x, y]| [x, y, z]).to_vec(),
+        ..Points::default()
+    };
+    let scenes = [ring(0.0), ring(1.0)];
+    let pi = std::f32::consts::PI;
+    let of = |from: f32, to: f32| {
+        let made = row(&planned(0, vec![Op::Sectors { src: 1, from, to }]), &scenes).expect("a row");
+        let numbers =
+            |slot| made.iter().filter(|p| p.slot == slot).flat_map(Part::numbers).collect::<Vec<_>>();
+        (numbers(0), numbers(1))
+    };
+    assert_eq!(of(0.0, 1.0), (vec![1, 2, 3], vec![0]), "the first border belongs to it");
+    assert_eq!(of(-1.0, 0.0), (vec![0, 1, 2, 3], vec![]), "the last does not");
+    assert_eq!(of(-0.1, 0.1), (vec![1, 2, 3], vec![0]));
+    assert_eq!(of(3.0, 3.0 + pi), (vec![0, 1], vec![2, 3]), "beyond half a turn it goes on from below");
+    assert_eq!(of(1.0, 1.0 + 2.0 * pi), (vec![], vec![0, 1, 2, 3]));
+    assert_eq!(of(0.1, 0.2), (vec![0, 1, 2, 3], vec![]));
+}
+
+#[test]
+fn bands_come_from_both_scans() {
+    let column =
+        |x: f32| Points { coord: (-3..=3).map(|z| [x, 0.0, z as f32]).collect(), ..Points::default() };
+    let scenes = [column(1.0), column(-1.0)];
+    let of = |edges: &[f32], odd| {
+        let op = Op::Bands { src: 1, edges: edges.into(), odd };
+        let made = row(&planned(0, vec![op]), &scenes).expect("a row");
+        let numbers =
+            |slot| made.iter().filter(|p| p.slot == slot).flat_map(Part::numbers).collect::<Vec<_>>();
+        (numbers(0), numbers(1))
+    };
+    let edge = std::f32::consts::FRAC_PI_8;
+    assert_eq!(of(&[-edge, edge], false), (vec![0, 1, 2, 4, 5, 6], vec![3]));
+    assert_eq!(of(&[-edge, edge], true), (vec![3], vec![0, 1, 2, 4, 5, 6]));
+    assert_eq!(of(&[0.0], false), (vec![0, 1, 2], vec![3, 4, 5, 6]), "an edge belongs to the band above");
+    assert_eq!(of(&[], true).1.len(), 7);
+}
+
+#[test]
+fn objects_are_pasted_turned_and_with_ids_of_their_own() {
+    let scenes = [scene(4, 0), scene(9, 3)];
+    let op = Op::Instances { src: 1, classes: [0, 3].into(), angles: vec![0.0, std::f32::consts::FRAC_PI_2] };
+    let made = row(&planned(0, vec![op]), &scenes).expect("a row");
+    assert_eq!(made.len(), 3);
+    let objects: Vec<u32> = made[1].numbers().collect();
+    assert_eq!(objects, [0, 2, 5, 7], "classes (i + 3) mod 5");
+    assert_eq!(made[1].chosen, made[2].chosen);
+    assert_eq!((made[0].scene, made[1].scene, made[2].scene), (0, 1, 1));
+    for (n, [x, y, z]) in objects.iter().zip(coords(&made[1..2], &scenes)) {
+        assert_eq!([x, y, z], scenes[1].coord[*n as usize]);
+    }
+    for ([x, y, z], [tx, ty, tz]) in coords(&made[1..2], &scenes).into_iter().zip(coords(&made[2..], &scenes))
+    {
+        assert!((tx + y).abs() < 1e-5 && (ty - x).abs() < 1e-5 && tz == z, "a quarter counter-clockwise");
+    }
+    let groups = made.iter().map(|p| instances(std::slice::from_ref(p), &scenes));
+    let ids: Vec<BTreeSet<i32>> = groups.map(|g| g.into_iter().filter(|id| *id >= 0).collect()).collect();
+    assert!(ids.iter().all(|g| !g.is_empty()));
+    assert!(ids[0].is_disjoint(&ids[1]) && ids[1].is_disjoint(&ids[2]) && ids[0].is_disjoint(&ids[2]));
+    let bare = [scene(2, 0), Points { segment: None, ..scene(2, 1) }];
+    let op = Op::Instances { src: 1, classes: [0].into(), angles: vec![0.0] };
+    assert_eq!(row(&planned(0, vec![op]), &bare), Err(UnionError::NoClasses { slot: 1 }));
+}
+
+#[test]
+fn a_row_of_which_nothing_is_left_is_its_base() {
+    let at = |x: f32| Points { coord: vec![[x, 0.5, 0.0]], ..Points::default() };
+    let scenes = [at(1.0), at(-1.0)];
+    let sector = Op::Sectors { src: 1, from: 0.0, to: 1.0 };
+    let made = row(&planned(0, vec![sector]), &scenes).expect("a row");
+    assert_eq!(made, [Part { slot: 0, scene: 0, chosen: Chosen::All(1), angle: 0.0, instance: 0 }]);
+}
+
+#[test]
+fn golden_budget() {
+    assert_eq!(kept(&[8, 6, 6], 20), [8, 6, 6]);
+    assert_eq!(kept(&[8, 6, 6], 19), [7, 6, 6]);
+    assert_eq!(kept(&[8, 6, 6], 17), [6, 6, 5], "the first of the largest get what is left over");
+    assert_eq!(kept(&[1, 100, 1, 50], 20), [1, 9, 1, 9]);
+    assert_eq!(kept(&[5, 5, 5], 3), [1, 1, 1]);
+    assert_eq!(kept(&[], 0), [0; 0]);
+    let scene = Points { coord: (0..9).map(|x| [x as f32, 0.0, 0.0]).collect(), ..Points::default() };
+    let part = Part { slot: 0, scene: 0, chosen: Chosen::All(9), angle: 0.0, instance: 4 };
+    let cut = |chosen: Chosen, share, u| {
+        let mut rows = [vec![Part { chosen, ..part.clone() }]];
+        thin(&mut rows, std::slice::from_ref(&scene), share, &[u]);
+        assert_eq!(rows[0][0].instance, 4);
+        rows[0][0].numbers().collect::<Vec<_>>()
+    };
+    assert_eq!(cut(Chosen::All(9), 3, 0.5), [3, 4, 5]);
+    assert_eq!(cut(Chosen::All(9), 2, 0.5), [3, 4], "a tie goes to the lower number");
+    assert_eq!(cut(Chosen::All(9), 4, 0.0), [0, 1, 2, 3]);
+    assert_eq!(cut(Chosen::Some(vec![1, 2, 7, 8]), 2, 0.5), [7, 8], "the centre is a point of the part");
+    assert_eq!(cut(Chosen::All(9), 9, 0.5).len(), 9);
+}
+
+fn one(coord: &[[f32; 3]]) -> ([Part; 1], [Points; 1]) {
+    let part = Part { slot: 0, scene: 0, chosen: Chosen::All(coord.len() as u32), angle: 0.0, instance: 0 };
+    ([part], [Points { coord: coord.to_vec(), ..Points::default() }])
+}
+
+#[test]
+fn golden_voxels() {
+    let coord = [[0.05, 0.0, 0.0], [-0.05, 0.0, 0.0], [0.09, 0.01, 0.0], [0.1, 0.0, 0.25], [-0.1, 0.0, 0.0]];
+    let (row, scenes) = one(&coord);
+    let made = voxels(&row, &scenes, 0.1, Pick::First).expect("they fit");
+    assert_eq!(made.kept, [0, 1, 3]);
+    assert_eq!(made.counts, [2, 2, 1]);
+    assert_eq!(made.inverse, [0, 1, 0, 2, 1]);
+    // f32 0.1 / f32 0.1 is 1 exactly, and -0.1 / 0.1 is -1: borders belong to the voxel above.
+    assert_eq!(made.grid, [[1, 0, 0], [0, 0, 0], [2, 0, 2]]);
+}
+
+#[test]
+fn voxels_too_far_or_wide_are_refused() {
+    let of = |coord: &[[f32; 3]], size| {
+        let (row, scenes) = one(coord);
+        voxels(&row, &scenes, size, Pick::First)
+    };
+    let error = of(&[[0.0; 3], [0.0, 3e9, 0.0]], 1.0).expect_err("too far");
+    assert_eq!(error, VoxelError::Far { axis: "y", point: 1, value: 3e9, size: 1.0 });
+    assert_eq!(
+        error.to_string(),
+        "y of point 1 of the row is 3000000000: its voxel of size 1 does not fit 32 bits"
+    );
+    let wide = of(&[[0.0, 0.0, -2e9], [0.0, 0.0, 2e9]], 1.0).expect_err("too wide");
+    assert_eq!(wide, VoxelError::Wide { axis: "z", voxels: 4_000_000_001, size: 1.0 });
+    assert!(matches!(of(&[[0.0; 3]], 0.0), Err(VoxelError::Far { axis: "x", .. })), "0 / 0 is no voxel");
+    assert_eq!(of(&[], 1.0), Ok(Voxels::default()));
+    let far = of(&[[-2_147_483_648.0, 0.0, 0.0]], 1.0).expect("the last one that fits");
+    assert_eq!(far.grid, [[0, 0, 0]]);
+}
+
+/// The words of the module as maps.
+fn naive(coord: &[[f32; 3]], size: f32) -> (Vec<Vec<u32>>, Vec<[i64; 3]>) {
+    let cell = |c: &[f32; 3]| c.map(|v| (f64::from(v) / f64::from(size)).floor() as i64);
+    let mut of: BTreeMap<[i64; 3], Vec<u32>> = BTreeMap::new();
+    coord.iter().enumerate().for_each(|(i, c)| of.entry(cell(c)).or_default().push(i as u32));
+    let low: [i64; 3] = std::array::from_fn(|a| of.keys().map(|k| k[a]).min().unwrap_or(0));
+    let mut all: Vec<_> = of.into_iter().collect();
+    all.sort_by_key(|(_, points)| points[0]);
+    let grid = all.iter().map(|(k, _)| std::array::from_fn(|a| k[a] - low[a])).collect();
+    (all.into_iter().map(|(_, points)| points).collect(), grid)
+}
+
+/// Blocks of scenes: sizes, one number per scene.
+fn blocks() -> impl Strategy<Value = Vec<Points>> {
+    let sizes = proptest::collection::vec((1usize..60, 0u32..99), 1..7);
+    sizes.prop_map(|s| s.into_iter().map(|(n, seed)| scene(n, seed)).collect())
+}
+
+fn rules() -> impl Strategy<Value = MixRule> {
+    let granularity = prop_oneof![Just(Granularity::Half), Just(Granularity::Elem), Just(Granularity::Pair)];
+    let policy = prop_oneof![Just("mix3d"), Just("polarmix"), Just("lasermix")];
+    (policy, 2u32..5, granularity, any::<bool>()).prop_map(|(policy, scenes, granularity, flip)| {
+        let numbers: &[(&str, f64)] = match policy {
+            "mix3d" => &[("scenes", f64::from(scenes))],
+            "polarmix" => &[("class_max", 2.0), ("swap_prob", 0.7), ("paste_prob", 0.7), ("width_min", 20.0)],
+            _ => &[],
+        };
+        let pairs = if flip { Pairing::Flip } else { Pairing::Consecutive };
+        let pairing = if granularity == Granularity::Elem { Pairing::Derange } else { pairs };
+        rule(policy, numbers, granularity, pairing)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn voxels_equal_the_naive_ones(
+        coord in proptest::collection::vec(proptest::array::uniform3(-6.0f32..6.0), 0..300),
+        size in prop_oneof![Just(0.1f32), Just(1.0), Just(3.0)], key in any::<u64>(),
+    ) {
+        let (row, scenes) = one(&coord);
+        let first = voxels(&row, &scenes, size, Pick::First).expect("they fit");
+        let (points, grid) = naive(&coord, size);
+        prop_assert_eq!(&first.kept, &points.iter().map(|p| p[0]).collect::<Vec<_>>());
+        prop_assert_eq!(&first.counts, &points.iter().map(|p| p.len() as i32).collect::<Vec<_>>());
+        prop_assert_eq!(first.grid.iter().map(|g| g.map(i64::from)).collect::<Vec<_>>(), grid);
+        for (voxel, points) in points.iter().enumerate() {
+            prop_assert!(points.iter().all(|p| first.inverse[*p as usize] == voxel as i32));
+        }
+        let random = voxels(&row, &scenes, size, Pick::Random(key)).expect("they fit");
+        prop_assert!(random.kept.iter().zip(&points).all(|(kept, points)| points.contains(kept)));
+        prop_assert_eq!(Voxels { kept: first.kept.clone(), ..random }, first);
+    }
+
+    #[test]
+    fn majorities_equal_the_naive_ones(
+        points in proptest::collection::vec((0u8..6, -1i32..4), 0..200),
+    ) {
+        let coord: Vec<[f32; 3]> = points.iter().map(|p| [f32::from(p.0), 0.5, 0.5]).collect();
+        let (row, scenes) = one(&coord);
+        let mut made = voxels(&row, &scenes, 1.0, Pick::First).expect("they fit");
+        made.majority(points.iter().map(|p| p.1));
+        for (voxel, class) in made.segment.expect("just made").into_iter().enumerate() {
+            let own = points[made.kept[voxel] as usize].0;
+            let mut times: BTreeMap<i32, i32> = BTreeMap::new();
+            points.iter().filter(|p| p.0 == own).for_each(|p| *times.entry(p.1).or_default() += 1);
+            let most = times.values().max().copied();
+            prop_assert_eq!(Some(class), times.into_iter().find(|t| Some(t.1) == most).map(|t| t.0));
+        }
+    }
+
+    #[test]
+    fn a_budget_is_used_up_and_never_exceeded(
+        sizes in proptest::collection::vec(1usize..40, 1..12), extra in 0usize..300,
+    ) {
+        let share = sizes.len() + extra;
+        let kept = kept(&sizes, share);
+        let sum: usize = sizes.iter().sum();
+        prop_assert_eq!(kept.iter().sum::<usize>(), share.min(sum));
+        prop_assert!(kept.iter().zip(&sizes).all(|(k, n)| (1..=*n).contains(k)));
+        // Who is cut has at most one point less than anyone keeps, and the ones with one more come first.
+        let cut: Vec<usize> = kept.iter().zip(&sizes).filter(|(k, n)| k < n).map(|(k, _)| *k).collect();
+        let cap = kept.iter().max().copied().unwrap_or(0);
+        prop_assert!(cut.iter().all(|k| k + 1 >= cap));
+        prop_assert!(cut.is_sorted_by(|a, b| a >= b));
+    }
+
+    #[test]
+    fn rows_conserve_classes_and_ids_from_plan_to_bytes(
+        scenes in blocks(), rule in rules(), step in 0u64..1000, squeeze in 0usize..200, u in 0.0f64..1.0,
+    ) {
+        let plan = plan(&rule, step, scenes.len());
+        let mut rows = rows(&plan, &scenes).expect("a union");
+        prop_assert_eq!(rows.len(), rule.rows_of(scenes.len()));
+        for (row, planned) in rows.iter().zip(&plan.rows) {
+            prop_assert!(!row.is_empty() && row.iter().all(|p| !p.is_empty()));
+            prop_assert!(row.iter().all(|p| p.numbers().is_sorted_by(|a, b| a < b)));
+            prop_assert!(row.iter().all(|p| p.slot != planned.base || p.scene == 0));
+            // Exchanges are swaps: a point of a scan is there or not, never twice.
+            let plain: Vec<_> = row.iter().filter(|p| p.angle == 0.0).collect();
+            if !planned.ops.iter().any(|op| matches!(op, Op::Instances { .. })) {
+                let slots: BTreeSet<u32> = plain.iter().map(|p| p.slot).collect();
+                prop_assert_eq!(slots.len(), plain.len());
+            }
+            if let [Op::Union { scenes: came }] = &planned.ops[..] {
+                let whole = std::iter::once(&planned.base).chain(came);
+                prop_assert_eq!(len(row), whole.map(|s| scenes[*s as usize].coord.len()).sum::<usize>());
+            }
+            ids_are_unique(row, &scenes)?;
+        }
+        let parts: usize = rows.iter().map(Vec::len).sum();
+        let total: usize = rows.iter().map(|r| len(r)).sum();
+        let share = parts + squeeze;
+        thin(&mut rows, &scenes, share, &vec![u; scenes.len()]);
+        prop_assert_eq!(rows.iter().map(|r| len(r)).sum::<usize>(), share.min(total));
+        prop_assert!(rows.iter().flatten().all(|p| !p.is_empty() && p.numbers().is_sorted_by(|a, b| a < b)));
+        bytes_are_those_of_the_parts(&rows, &scenes)?;
+        for row in &rows {
+            ids_are_unique(row, &scenes)?;
+        }
+    }
+
+    #[test]
+    fn voxels_account_for_every_point_and_columns_follow_them(
+        scenes in blocks(), rule in rules(), step in 0u64..1000, random in any::<bool>(), vote in any::<bool>(),
+    ) {
+        let rows = rows(&plan(&rule, step, scenes.len()), &scenes).expect("a union");
+        let pick = if random { Pick::Random(step) } else { Pick::First };
+        let mut made = Vec::new();
+        for row in &rows {
+            let mut voxels = voxels(row, &scenes, 1.5, pick).expect("they fit");
+            if vote {
+                voxels.majority(classes(row, &scenes).into_iter());
+            }
+            prop_assert_eq!(voxels.counts.iter().sum::<i32>() as usize, len(row));
+            prop_assert_eq!(voxels.inverse.len(), len(row));
+            made.push(voxels);
+        }
+        let all = bytes(&rows, Some(&made), &scenes, &[Feature::Coord, Feature::Distance]).expect("complete");
+        let mut at = 0;
+        for (row, voxels) in rows.iter().zip(&made) {
+            let (coord, of, ids) = (coords(row, &scenes), classes(row, &scenes), instances(row, &scenes));
+            for (voxel, kept) in voxels.kept.iter().map(|k| *k as usize).enumerate() {
+                prop_assert_eq!(floats(&all.coord)[3 * at..][..3].to_vec(), coord[kept].to_vec());
+                prop_assert_eq!(floats(&all.feat)[4 * at..][..3].to_vec(), coord[kept].to_vec());
+                let want = voxels.segment.as_ref().map_or(of[kept], |s| s[voxel]);
+                prop_assert_eq!(ints(&all.segment)[at], want);
+                prop_assert_eq!(ints(&all.instance)[at], ids[kept]);
+                prop_assert_eq!(ints(&all.grid)[3 * at..][..3].to_vec(), voxels.grid[voxel].to_vec());
+                prop_assert_eq!(ints(&all.count)[at], voxels.counts[voxel]);
+                at += 1;
+            }
+        }
+        let inverse: Vec<i32> = made.iter().flat_map(|v| v.inverse.clone()).collect();
+        prop_assert_eq!(ints(&all.inverse), inverse);
+    }
+}
+
+/// Ids of different parts are different, and equal within a part where the scene's are.
+fn ids_are_unique(row: &[Part], scenes: &[Points]) -> Result<(), TestCaseError> {
+    let mut seen = BTreeSet::new();
+    for part in row {
+        let part = std::slice::from_ref(part);
+        let own: BTreeSet<i32> = instances(part, scenes).into_iter().filter(|id| *id >= 0).collect();
+        let ids = scenes[part[0].slot as usize].instance.as_ref().expect("instances");
+        let before: BTreeSet<i32> =
+            part[0].numbers().map(|n| ids[n as usize]).filter(|id| *id >= 0).collect();
+        prop_assert_eq!(own.len(), before.len(), "the number of instances adds up");
+        for id in own {
+            prop_assert!(seen.insert(id), "{} twice", id);
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of every column.
+#[derive(Default)]
+struct Bytes {
+    coord: Vec<u8>,
+    feat: Vec<u8>,
+    segment: Vec<u8>,
+    instance: Vec<u8>,
+    scene: Vec<u8>,
+    grid: Vec<u8>,
+    count: Vec<u8>,
+    inverse: Vec<u8>,
+}
+
+fn bytes(
+    rows: &[Vec<Part>],
+    made: Option<&[Voxels]>,
+    scenes: &[Points],
+    features: &[Feature],
+) -> Result<Bytes, Missing> {
+    let points: usize = rows.iter().map(|r| len(r)).sum();
+    let n: usize = (0..rows.len()).map(|i| columns::served(&rows[i], made.map(|m| &m[i]))).sum();
+    let voxel = if made.is_some() { n } else { 0 };
+    let mut all = Bytes {
+        coord: vec![0xee; 12 * n],
+        feat: vec![0xee; 4 * columns::width(features) * n],
+        segment: vec![0xee; 4 * n],
+        instance: vec![0xee; 4 * n],
+        scene: vec![0xee; n],
+        grid: vec![0xee; 12 * voxel],
+        count: vec![0xee; 4 * voxel],
+        inverse: vec![0xee; if made.is_some() { 4 * points } else { 0 }],
+    };
+    let voxels = made.is_some();
+    let out = Columns {
+        coord: &mut all.coord,
+        feat: &mut all.feat,
+        segment: Some(&mut all.segment),
+        instance: Some(&mut all.instance),
+        scene: Some(&mut all.scene),
+        grid: voxels.then_some(&mut all.grid),
+        count: voxels.then_some(&mut all.count),
+        inverse: voxels.then_some(&mut all.inverse),
+    };
+    columns::write(rows, made, scenes, features, out)?;
+    Ok(all)
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn ints(bytes: &[u8]) -> Vec<i32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
+}
+
+/// The columns without voxels against the lists that the parts mean; classes are conserved part by part.
+fn bytes_are_those_of_the_parts(rows: &[Vec<Part>], scenes: &[Points]) -> Result<(), TestCaseError> {
+    let all = bytes(rows, None, scenes, &[Feature::Intensity]).expect("complete");
+    let every = |of: &dyn Fn(&[Part]) -> Vec<i32>| rows.iter().flat_map(|r| of(r)).collect::<Vec<_>>();
+    prop_assert_eq!(ints(&all.segment), every(&|r| classes(r, scenes)));
+    prop_assert_eq!(ints(&all.instance), every(&|r| instances(r, scenes)));
+    let coord: Vec<f32> = rows.iter().flat_map(|r| coords(r, scenes)).flatten().collect();
+    prop_assert_eq!(floats(&all.coord), coord);
+    let parts = rows.iter().flatten();
+    let scene: Vec<u8> = parts.clone().flat_map(|p| vec![p.scene; p.len()]).collect();
+    prop_assert_eq!(&all.scene, &scene);
+    let per_class = |classes: &[i32]| {
+        let mut times: BTreeMap<i32, usize> = BTreeMap::new();
+        classes.iter().for_each(|c| *times.entry(*c).or_default() += 1);
+        times
+    };
+    let mut sum: BTreeMap<i32, usize> = BTreeMap::new();
+    for part in parts {
+        per_class(&classes(std::slice::from_ref(part), scenes))
+            .iter()
+            .for_each(|(c, n)| *sum.entry(*c).or_default() += n);
+    }
+    prop_assert_eq!(per_class(&ints(&all.segment)), sum);
+    Ok(())
+}
+
+#[test]
+fn golden_features() {
+    let point = Points {
+        coord: vec![[3.0, 4.0, 12.0]],
+        color: Some(vec![[51.0, 255.0, 0.0]]),
+        normal: Some(vec![[1.0, 0.0, 0.5]]),
+        intensity: Some(vec![0.25]),
+        segment: Some(vec![7]),
+        instance: Some(vec![2]),
+    };
+    let scenes = [point.clone(), point];
+    let quarter = std::f32::consts::FRAC_PI_2;
+    let op = Op::Instances { src: 1, classes: [7].into(), angles: vec![quarter] };
+    let rows = [row(&planned(0, vec![op]), &scenes).expect("a row")];
+    let normal = Feature::Color(Some(([0.5, 0.5, 0.5], [0.25, 0.5, 0.125])));
+    let features = [
+        Feature::Color(None),
+        normal,
+        Feature::Normal,
+        Feature::Intensity,
+        Feature::Coord,
+        Feature::Distance,
+    ];
+    let all = bytes(&rows, None, &scenes, &features).expect("complete");
+    let base = [0.2, 1.0, 0.0, (0.2 - 0.5) / 0.25, 1.0, -4.0, 1.0, 0.0, 0.5, 0.25, 3.0, 4.0, 12.0, 13.0];
+    let turned = [0.2, 1.0, 0.0, (0.2 - 0.5) / 0.25, 1.0, -4.0, 0.0, 1.0, 0.5, 0.25, -4.0, 3.0, 12.0, 13.0];
+    let got = floats(&all.feat);
+    assert_eq!(got.len(), 28);
+    assert_eq!(got[..14], base);
+    assert!(got[14..].iter().zip(turned).all(|(g, w)| (g - w).abs() < 1e-6), "{got:?}");
+    assert_eq!((ints(&all.segment), ints(&all.instance), all.scene), (vec![7, 7], vec![2, 5], vec![0, 1]));
+}
+
+#[test]
+fn scenes_without_a_served_attribute_are_refused() {
+    let bare = |strip: fn(&mut Points)| {
+        let mut scenes = [scene(3, 0), scene(2, 1)];
+        strip(&mut scenes[1]);
+        let rows = [row(&planned(0, vec![Op::Union { scenes: vec![1] }]), &scenes).expect("a union")];
+        let features = [Feature::Color(None), Feature::Normal, Feature::Intensity];
+        bytes(&rows, None, &scenes, &features).map(|_| ()).expect_err("not complete")
+    };
+    let missing = |attribute, column| Missing { slot: 1, attribute, column };
+    assert_eq!(bare(|p| p.color = None), missing("color", "feat"));
+    assert_eq!(bare(|p| p.normal = None), missing("normal", "feat"));
+    assert_eq!(bare(|p| p.intensity = None), missing("intensity", "feat"));
+    assert_eq!(bare(|p| p.segment = None), missing("segment", "segment"));
+    assert_eq!(bare(|p| p.instance = None), missing("instance", "instance"));
+    assert_eq!(
+        missing("color", "feat").to_string(),
+        "scene of slot 1 has no color, which column `feat` holds"
+    );
+}
+
+#[test]
+fn many_points_pass_in_runs() {
+    // More points than a run, of two scenes, with voxels that keep points of both in turn.
+    let line = |y: f32| Points {
+        coord: (0..2000).map(|i| [i as f32 / 2.0, y, 0.0]).collect(),
+        ..scene(2000, y as u32)
+    };
+    let scenes = [line(0.0), line(1.0)];
+    let rows = [row(&planned(0, vec![Op::Union { scenes: vec![1] }]), &scenes).expect("a union")];
+    let made = [voxels(&rows[0], &scenes, 2.0, Pick::Random(3)).expect("they fit")];
+    assert_eq!(made[0].kept.len(), 500);
+    let part: Vec<bool> = made[0].kept.iter().map(|k| *k >= 2000).collect();
+    assert!(part.windows(2).filter(|w| w[0] != w[1]).count() > 100, "both scenes win voxels");
+    let all = bytes(&rows, Some(&made), &scenes, &[Feature::Coord]).expect("complete");
+    let coord = coords(&rows[0], &scenes);
+    let want: Vec<f32> = made[0].kept.iter().flat_map(|k| coord[*k as usize]).collect();
+    assert_eq!(floats(&all.coord), want);
+    assert_eq!(all.coord, all.feat);
+    let whole = bytes(&rows, None, &scenes, &[]).expect("complete");
+    assert_eq!(floats(&whole.coord), coord.concat());
+}

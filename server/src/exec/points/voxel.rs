@@ -1,0 +1,260 @@
+//! Voxels of a row, after its union: points of all scenes compete for a place.
+//!
+//! The voxel of a point is `floor(f64(coordinate) / f64(size))` per axis. Voxels come in the order in which the row's
+//! points first meet them, so the result does not depend on the hash that finds them.
+
+use super::Points;
+use super::union::{Part, len};
+
+/// Which point of a voxel stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// The first one of the row.
+    First,
+    /// Its `(h mod count)`-th, where h mixes this drawn key with the voxel.
+    Random(u64),
+}
+
+/// Voxels of one row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Voxels {
+    /// Point of the row that stays, one per voxel.
+    pub kept: Vec<u32>,
+    /// Points of each voxel; they add up to the points of the row.
+    pub counts: Vec<i32>,
+    /// Voxel of each point of the row.
+    pub inverse: Vec<i32>,
+    /// x, y, z of each voxel from the smallest of the row, so never negative.
+    pub grid: Vec<[i32; 3]>,
+    /// Class of each voxel, where it is not that of the point that stays.
+    pub segment: Option<Vec<i32>>,
+}
+
+/// A row whose voxels can't be numbered.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum VoxelError {
+    /// Too far away for the size.
+    #[error("{axis} of point {point} of the row is {value}: its voxel of size {size} does not fit 32 bits")]
+    Far {
+        /// "x", "y", "z".
+        axis: &'static str,
+        /// Number of the point in the row.
+        point: usize,
+        /// Its coordinate.
+        value: f32,
+        /// Side of a voxel.
+        size: f32,
+    },
+    /// Too far from each other for the size.
+    #[error("the row has {voxels} voxels of size {size} along {axis}, want at most 2147483648")]
+    Wide {
+        /// "x", "y", "z".
+        axis: &'static str,
+        /// From the first to the last.
+        voxels: i64,
+        /// Side of a voxel.
+        size: f32,
+    },
+}
+
+const AXES: [&str; 3] = ["x", "y", "z"];
+
+/// Voxels of side `size` of the points of `row`.
+///
+/// # Errors
+/// [`VoxelError`] for coordinates that the size makes too large, and for a size of 0.
+///
+/// # Panics
+/// When a part is of a slot that `scenes` lacks, or the row has 2^31 points: faults of the caller.
+pub fn voxels(row: &[Part], scenes: &[Points], size: f32, pick: Pick) -> Result<Voxels, VoxelError> {
+    let points = len(row);
+    assert!(points < 1 << 31, "a row of {points} points");
+    let mut found = Voxels { inverse: Vec::with_capacity(points), ..Voxels::default() };
+    let mut table = Table::new();
+    let side = f64::from(size);
+    for part in row {
+        let (coord, turn) = (&scenes[part.slot as usize].coord, part.turn());
+        for number in part.numbers() {
+            let place = turn.of(coord[number as usize]);
+            let Some(cell) = cell(place, side) else { return Err(far(place, found.inverse.len(), size)) };
+            let voxel = table.of(cell);
+            let point = found.inverse.len() as u32;
+            if voxel == found.kept.len() as u32 {
+                found.kept.push(point);
+                found.counts.push(0);
+            }
+            found.counts[voxel as usize] += 1;
+            found.inverse.push(voxel as i32);
+        }
+    }
+    if let Pick::Random(key) = pick {
+        found.pick(key, &table.cells);
+    }
+    found.grid = from_smallest(table.cells, size)?;
+    Ok(found)
+}
+
+impl Voxels {
+    /// Keeps the point of each voxel that `key` draws.
+    fn pick(&mut self, key: u64, cells: &[[i32; 3]]) {
+        let draw = |(cell, count): (&[i32; 3], &i32)| (mix(key, *cell) % *count as u64) as i32;
+        let mut before: Vec<i32> = cells.iter().zip(&self.counts).map(draw).collect();
+        for (point, voxel) in self.inverse.iter().enumerate() {
+            let before = &mut before[*voxel as usize];
+            if *before == 0 {
+                self.kept[*voxel as usize] = point as u32;
+            }
+            *before -= 1;
+        }
+    }
+
+    /// Gives each voxel the class that most of its points have, the smallest of several. `classes` are those of the
+    /// row's points.
+    pub fn majority(&mut self, classes: impl Iterator<Item = i32>) {
+        let mut start = 0;
+        let begin = |count: &i32| {
+            start += *count as usize;
+            start - *count as usize
+        };
+        let mut next: Vec<usize> = self.counts.iter().map(begin).collect();
+        let mut sorted = vec![0i32; self.inverse.len()];
+        for (voxel, class) in self.inverse.iter().zip(classes) {
+            let next = &mut next[*voxel as usize];
+            sorted[*next] = class;
+            *next += 1;
+        }
+        let mut rest = sorted.as_mut_slice();
+        let most = |count: &i32| {
+            let (own, others) = std::mem::take(&mut rest).split_at_mut(*count as usize);
+            rest = others;
+            most_frequent(own)
+        };
+        self.segment = Some(self.counts.iter().map(most).collect());
+    }
+}
+
+/// The most frequent of `classes`, the smallest of several; sorts them.
+fn most_frequent(classes: &mut [i32]) -> i32 {
+    classes.sort_unstable();
+    let (mut best, mut times) = (0, 0);
+    for run in classes.chunk_by(|a, b| a == b) {
+        // Runs ascend, so the first one of its length has the smallest class.
+        if run.len() > times {
+            (best, times) = (run[0], run.len());
+        }
+    }
+    best
+}
+
+/// Voxel of a point, if it fits.
+fn cell(place: [f32; 3], side: f64) -> Option<[i32; 3]> {
+    let mut cell = [0; 3];
+    for (cell, value) in cell.iter_mut().zip(place) {
+        let exact = f64::from(value) / side;
+        // NaN is in no range.
+        if !(-2_147_483_648.0..2_147_483_648.0).contains(&exact) {
+            return None;
+        }
+        // `floor` is a call on this machine's baseline; truncation is one instruction.
+        let whole = exact as i32;
+        *cell = whole - i32::from(f64::from(whole) > exact);
+    }
+    Some(cell)
+}
+
+#[cold]
+fn far(place: [f32; 3], point: usize, size: f32) -> VoxelError {
+    let inside = |v: f32| cell([v, 0.0, 0.0], f64::from(size)).is_some();
+    let axis = place.iter().position(|v| !inside(*v)).unwrap_or(0);
+    VoxelError::Far { axis: AXES[axis], point, value: place[axis], size }
+}
+
+/// Moves `cells` so that the smallest coordinate of each axis is 0.
+fn from_smallest(mut cells: Vec<[i32; 3]>, size: f32) -> Result<Vec<[i32; 3]>, VoxelError> {
+    for (axis, name) in AXES.into_iter().enumerate() {
+        let low = cells.iter().map(|c| c[axis]).min().unwrap_or(0);
+        let high = cells.iter().map(|c| c[axis]).max().unwrap_or(0);
+        let extent = i64::from(high) - i64::from(low);
+        if extent > i64::from(i32::MAX) {
+            return Err(VoxelError::Wide { axis: name, voxels: extent + 1, size });
+        }
+        cells.iter_mut().for_each(|c| c[axis] -= low);
+    }
+    Ok(cells)
+}
+
+/// A fixed mix of a key and a voxel: two rounds of SplitMix64's finaliser. Part of a job's bytes.
+fn mix(key: u64, [x, y, z]: [i32; 3]) -> u64 {
+    let finish = |mut h: u64| {
+        h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        h ^ (h >> 31)
+    };
+    let plane = u64::from(x as u32) | u64::from(y as u32) << 32;
+    finish(finish(key ^ plane).wrapping_add(u64::from(z as u32)))
+}
+
+/// Voxels by coordinates: open addressing, at most half full.
+struct Table {
+    /// 0 where free, otherwise the tag of the voxel's hash above its number + 1.
+    slots: Vec<u64>,
+    /// In order of first occurrence.
+    cells: Vec<[i32; 3]>,
+}
+
+/// Slots of a new table, a power of two.
+const SLOTS: usize = 1 << 10;
+
+impl Table {
+    fn new() -> Self {
+        Table { slots: vec![0; SLOTS], cells: Vec::new() }
+    }
+
+    /// Number of `cell`, a new one at its first mention.
+    fn of(&mut self, cell: [i32; 3]) -> u32 {
+        let hash = hash(cell);
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let slot = self.slots[at];
+            if slot == 0 {
+                break;
+            }
+            let number = slot as u32 - 1;
+            if slot >> 32 == hash >> 32 && self.cells[number as usize] == cell {
+                return number;
+            }
+            at = (at + 1) & mask;
+        }
+        let number = self.cells.len() as u32;
+        self.slots[at] = (hash >> 32) << 32 | u64::from(number + 1);
+        self.cells.push(cell);
+        if self.cells.len() * 2 > self.slots.len() {
+            self.grow();
+        }
+        number
+    }
+
+    /// Doubles the slots.
+    fn grow(&mut self) {
+        let mask = self.slots.len() * 2 - 1;
+        self.slots.clear();
+        self.slots.resize(mask + 1, 0);
+        for (number, cell) in (1u64..).zip(&self.cells) {
+            let hash = hash(*cell);
+            let mut at = hash as usize & mask;
+            while self.slots[at] != 0 {
+                at = (at + 1) & mask;
+            }
+            self.slots[at] = (hash >> 32) << 32 | number;
+        }
+    }
+}
+
+/// Finds slots only: no result depends on it.
+fn hash([x, y, z]: [i32; 3]) -> u64 {
+    let plane = u64::from(x as u32) | u64::from(y as u32) << 32;
+    let h = plane.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let h = (h ^ h >> 32 ^ u64::from(z as u32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    h ^ h >> 32
+}
