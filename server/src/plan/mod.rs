@@ -140,7 +140,7 @@ pub enum Op {
         scenes: Vec<u32>,
     },
     /// Points: those in a sector of azimuth leave, those of `src` in it come. The azimuth `atan2(y, x)`, in radians, is
-    /// in the sector where it, or it plus a full turn, lies in `from..to`.
+    /// in the sector where it, or it and a full turn either way, lies in `from..to`.
     Sectors {
         /// Row of the block.
         src: u32,

@@ -2,7 +2,7 @@
 
 use super::budget::{kept, thin};
 use super::columns::{self, Columns, Feature, Missing};
-use super::union::{Chosen, Part, UnionError, len, row, rows};
+use super::union::{Chosen, Part, Sector, UnionError, len, row, rows};
 use super::voxel::{Pick, VoxelError, Voxels, voxels};
 use super::*;
 use crate::plan::block::{self, Granularity, Member, MixRule, Pairing, Place};
@@ -289,6 +289,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
+    fn the_sides_of_a_sector_are_its_azimuths(
+        from in -3.1415927f32..3.1415927, width in 0.001f32..6.3, r in 1e-3f32..1e3, at in 0.0f32..6.3, border in 0usize..5,
+    ) {
+        // Also points on the borders and opposite of them, and sectors of half a turn and of a whole one.
+        let pi = std::f32::consts::PI;
+        for width in [width, pi, 2.0 * pi] {
+            let sector = Sector::new(from, from + width);
+            let a = [at, from, from + width, from + pi, from + width + pi][border];
+            for (x, y) in [(r * a.cos(), r * a.sin()), (r, 0.0), (-r, 0.0), (-r, -0.0), (0.0, -r), (0.0, 0.0)] {
+                prop_assert_eq!(sector.holds([x, y, 1.0]), sector.has_azimuth_of(x, y), "{} {}", x, y);
+            }
+        }
+    }
+
+    #[test]
     fn voxels_equal_the_naive_ones(
         coord in proptest::collection::vec(proptest::array::uniform3(-6.0f32..6.0), 0..300),
         size in prop_oneof![Just(0.1f32), Just(1.0), Just(3.0)], key in any::<u64>(),
@@ -562,6 +577,26 @@ fn scenes_without_a_served_attribute_are_refused() {
         "scene of slot 1 has no color, which column `feat` holds"
     );
 }
+
+#[test]
+fn many_points_are_dealt_out_and_found_like_few() {
+    // Four groups of the hash table; every voxel is met twice and more.
+    let coord: Vec<[f32; 3]> = (0..30_000u32)
+        .map(|i| [i.wrapping_mul(7919) % 97, i.wrapping_mul(104_729) % 61, i % 2].map(|v| v as f32 - 30.5))
+        .collect();
+    let (row, scenes) = one(&coord);
+    let made = voxels(&row, &scenes, 1.0, Pick::First).expect("they fit");
+    let (points, grid) = naive(&coord, 1.0);
+    assert_eq!(made.kept, points.iter().map(|p| p[0]).collect::<Vec<_>>());
+    assert_eq!(made.counts, points.iter().map(|p| p.len() as i32).collect::<Vec<_>>());
+    assert_eq!(made.grid.iter().map(|g| g.map(i64::from)).collect::<Vec<_>>(), grid);
+    assert!(points.iter().enumerate().all(|(v, p)| p.iter().all(|p| made.inverse[*p as usize] == v as i32)));
+    assert!(made.kept.len() > 4096 && made.counts.iter().all(|c| *c > 1), "{}", made.kept.len());
+    // A key is part of a job's bytes: these never change without a new numerics number.
+    let random = voxels(&row, &scenes, 1.0, Pick::Random(42)).expect("they fit");
+    assert_eq!(random.kept[..6], PICKED);
+}
+const PICKED: [u32; 6] = [23_668, 1, 2, 11_837, 23_672, 23_673];
 
 #[test]
 fn many_points_pass_in_runs() {

@@ -69,36 +69,32 @@ const AXES: [&str; 3] = ["x", "y", "z"];
 pub fn voxels(row: &[Part], scenes: &[Points], size: f32, pick: Pick) -> Result<Voxels, VoxelError> {
     let points = len(row);
     assert!(points < 1 << 31, "a row of {points} points");
-    let mut found = Voxels { inverse: Vec::with_capacity(points), ..Voxels::default() };
-    let mut table = Table::new();
-    let side = f64::from(size);
-    for part in row {
-        let (coord, turn) = (&scenes[part.slot as usize].coord, part.turn());
-        for number in part.numbers() {
-            let place = turn.of(coord[number as usize]);
-            let Some(cell) = cell(place, side) else { return Err(far(place, found.inverse.len(), size)) };
-            let voxel = table.of(cell);
-            let point = found.inverse.len() as u32;
-            if voxel == found.kept.len() as u32 {
-                found.kept.push(point);
-                found.counts.push(0);
-            }
-            found.counts[voxel as usize] += 1;
-            found.inverse.push(voxel as i32);
+    let cells = cells(row, scenes, size, points)?;
+    let low = smallest(&cells, size)?;
+    let mut found = Voxels { inverse: firsts(&cells), ..Voxels::default() };
+    // A first point comes before all others of its voxel, so by then its entry is the number of the voxel.
+    for point in 0..points {
+        let first = found.inverse[point] as usize;
+        let voxel = if first == point { found.kept.len() as i32 } else { found.inverse[first] };
+        if first == point {
+            found.kept.push(point as u32);
+            found.counts.push(0);
+            found.grid.push(std::array::from_fn(|axis| cells[point][axis] - low[axis]));
         }
+        found.inverse[point] = voxel;
+        found.counts[voxel as usize] += 1;
     }
     if let Pick::Random(key) = pick {
-        found.pick(key, &table.cells);
+        found.pick(key, &cells);
     }
-    found.grid = from_smallest(table.cells, size)?;
     Ok(found)
 }
 
 impl Voxels {
-    /// Keeps the point of each voxel that `key` draws.
+    /// Keeps the point of each voxel that `key` draws, in place of the first one; `cells` are those of all points.
     fn pick(&mut self, key: u64, cells: &[[i32; 3]]) {
-        let draw = |(cell, count): (&[i32; 3], &i32)| (mix(key, *cell) % *count as u64) as i32;
-        let mut before: Vec<i32> = cells.iter().zip(&self.counts).map(draw).collect();
+        let draw = |(kept, count): (&u32, &i32)| (mix(key, cells[*kept as usize]) % *count as u64) as i32;
+        let mut before: Vec<i32> = self.kept.iter().zip(&self.counts).map(draw).collect();
         for (point, voxel) in self.inverse.iter().enumerate() {
             let before = &mut before[*voxel as usize];
             if *before == 0 {
@@ -169,18 +165,36 @@ fn far(place: [f32; 3], point: usize, size: f32) -> VoxelError {
     VoxelError::Far { axis: AXES[axis], point, value: place[axis], size }
 }
 
-/// Moves `cells` so that the smallest coordinate of each axis is 0.
-fn from_smallest(mut cells: Vec<[i32; 3]>, size: f32) -> Result<Vec<[i32; 3]>, VoxelError> {
-    for (axis, name) in AXES.into_iter().enumerate() {
-        let low = cells.iter().map(|c| c[axis]).min().unwrap_or(0);
-        let high = cells.iter().map(|c| c[axis]).max().unwrap_or(0);
-        let extent = i64::from(high) - i64::from(low);
-        if extent > i64::from(i32::MAX) {
-            return Err(VoxelError::Wide { axis: name, voxels: extent + 1, size });
+/// Voxel of every point of the row.
+fn cells(row: &[Part], scenes: &[Points], size: f32, points: usize) -> Result<Vec<[i32; 3]>, VoxelError> {
+    let mut cells = Vec::with_capacity(points);
+    for part in row {
+        let (coord, turn) = (&scenes[part.slot as usize].coord, part.turn());
+        for number in part.numbers() {
+            let place = turn.of(coord[number as usize]);
+            let Some(cell) = cell(place, f64::from(size)) else { return Err(far(place, cells.len(), size)) };
+            cells.push(cell);
         }
-        cells.iter_mut().for_each(|c| c[axis] -= low);
     }
     Ok(cells)
+}
+
+/// Smallest coordinate of each axis, if all others are less than 2^31 above it.
+fn smallest(cells: &[[i32; 3]], size: f32) -> Result<[i32; 3], VoxelError> {
+    let (mut low, mut high) = ([i32::MAX; 3], [i32::MIN; 3]);
+    for cell in cells {
+        for axis in 0..3 {
+            low[axis] = low[axis].min(cell[axis]);
+            high[axis] = high[axis].max(cell[axis]);
+        }
+    }
+    for axis in 0..3 {
+        let extent = i64::from(high[axis]) - i64::from(low[axis]);
+        if extent > i64::from(i32::MAX) {
+            return Err(VoxelError::Wide { axis: AXES[axis], voxels: extent + 1, size });
+        }
+    }
+    Ok(low)
 }
 
 /// A fixed mix of a key and a voxel: two rounds of SplitMix64's finaliser. Part of a job's bytes.
@@ -194,59 +208,68 @@ fn mix(key: u64, [x, y, z]: [i32; 3]) -> u64 {
     finish(finish(key ^ plane).wrapping_add(u64::from(z as u32)))
 }
 
-/// Voxels by coordinates: open addressing, at most half full.
-struct Table {
-    /// 0 where free, otherwise the tag of the voxel's hash above its number + 1.
-    slots: Vec<u64>,
-    /// In order of first occurrence.
-    cells: Vec<[i32; 3]>,
+/// Points that are looked up together: few enough for their voxels and the slots to stay in the second-level cache.
+const TOGETHER: usize = 1 << 12;
+
+/// A point and its voxel.
+type Entry = ([i32; 3], u32);
+
+/// For every point the first one of its voxel. Points are dealt out by hash first, in order, so that each table of open
+/// addressing, at most half full, stays in the cache.
+fn firsts(cells: &[[i32; 3]]) -> Vec<i32> {
+    let bits = (cells.len() / TOGETHER).next_power_of_two().ilog2();
+    let (dealt, ends) = deal(cells, bits);
+    let mut first = vec![0i32; cells.len()];
+    let mut slots = Vec::new();
+    let mut start = 0;
+    for end in ends {
+        find(&dealt[start..end], &mut slots, &mut first);
+        start = end;
+    }
+    first
 }
 
-/// Slots of a new table, a power of two.
-const SLOTS: usize = 1 << 10;
-
-impl Table {
-    fn new() -> Self {
-        Table { slots: vec![0; SLOTS], cells: Vec::new() }
+/// Points in the order of the first `bits` bits of their hash, and where those of each value end.
+fn deal(cells: &[[i32; 3]], bits: u32) -> (Vec<Entry>, Vec<usize>) {
+    // Two shifts: one by all 64 bits would be none.
+    let group = |cell: [i32; 3]| (hash(cell) >> 32 >> (32 - bits)) as usize;
+    let mut ends = vec![0usize; 1 << bits];
+    cells.iter().for_each(|cell| ends[group(*cell)] += 1);
+    let mut start = 0;
+    for end in &mut ends {
+        start += std::mem::replace(end, start);
     }
+    let mut dealt = vec![([0; 3], 0); cells.len()];
+    for (cell, point) in cells.iter().zip(0..) {
+        let at = &mut ends[group(*cell)];
+        dealt[*at] = (*cell, point);
+        *at += 1;
+    }
+    (dealt, ends)
+}
 
-    /// Number of `cell`, a new one at its first mention.
-    fn of(&mut self, cell: [i32; 3]) -> u32 {
-        let hash = hash(cell);
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
+/// Sets `first` for `points`, which are all of their voxels. `slots` only keeps memory.
+fn find(points: &[Entry], slots: &mut Vec<u32>, first: &mut [i32]) {
+    let size = (points.len() * 2).next_power_of_two();
+    let mask = size - 1;
+    slots.clear();
+    // 0 where free, otherwise a place in `points` + 1.
+    slots.resize(size, 0);
+    for (place, (cell, point)) in (1..).zip(points) {
+        let mut at = hash(*cell) as usize & mask;
         loop {
-            let slot = self.slots[at];
+            let slot = slots[at];
             if slot == 0 {
+                slots[at] = place;
+                first[*point as usize] = *point as i32;
                 break;
             }
-            let number = slot as u32 - 1;
-            if slot >> 32 == hash >> 32 && self.cells[number as usize] == cell {
-                return number;
+            let (other, found) = points[slot as usize - 1];
+            if other == *cell {
+                first[*point as usize] = found as i32;
+                break;
             }
             at = (at + 1) & mask;
-        }
-        let number = self.cells.len() as u32;
-        self.slots[at] = (hash >> 32) << 32 | u64::from(number + 1);
-        self.cells.push(cell);
-        if self.cells.len() * 2 > self.slots.len() {
-            self.grow();
-        }
-        number
-    }
-
-    /// Doubles the slots.
-    fn grow(&mut self) {
-        let mask = self.slots.len() * 2 - 1;
-        self.slots.clear();
-        self.slots.resize(mask + 1, 0);
-        for (number, cell) in (1u64..).zip(&self.cells) {
-            let hash = hash(*cell);
-            let mut at = hash as usize & mask;
-            while self.slots[at] != 0 {
-                at = (at + 1) & mask;
-            }
-            self.slots[at] = (hash >> 32) << 32 | number;
         }
     }
 }
