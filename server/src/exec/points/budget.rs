@@ -61,3 +61,50 @@ fn nearest(part: &Part, coord: &[[f32; 3]], centre: usize, keep: usize) -> Vec<u
     let last = *keys.select_nth_unstable(keep - 1).1;
     part.numbers().filter(|number| key(*number) <= last).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn golden_budget() {
+        assert_eq!(kept(&[8, 6, 6], 20), [8, 6, 6]);
+        assert_eq!(kept(&[8, 6, 6], 19), [7, 6, 6]);
+        assert_eq!(kept(&[8, 6, 6], 17), [6, 6, 5], "the first of the largest get what is left over");
+        assert_eq!(kept(&[1, 100, 1, 50], 20), [1, 9, 1, 9]);
+        assert_eq!(kept(&[5, 5, 5], 3), [1, 1, 1]);
+        assert_eq!(kept(&[], 0), [0; 0]);
+        let scene = Points { coord: (0..9).map(|x| [x as f32, 0.0, 0.0]).collect(), ..Points::default() };
+        let part = Part { slot: 0, scene: 0, chosen: Chosen::All(9), angle: 0.0, instance: 4 };
+        let cut = |chosen: Chosen, share, u| {
+            let mut rows = [vec![Part { chosen, ..part.clone() }]];
+            thin(&mut rows, std::slice::from_ref(&scene), share, &[u]);
+            assert_eq!(rows[0][0].instance, 4);
+            rows[0][0].numbers().collect::<Vec<_>>()
+        };
+        assert_eq!(cut(Chosen::All(9), 3, 0.5), [3, 4, 5]);
+        assert_eq!(cut(Chosen::All(9), 2, 0.5), [3, 4], "a tie goes to the lower number");
+        assert_eq!(cut(Chosen::All(9), 4, 0.0), [0, 1, 2, 3]);
+        assert_eq!(cut(Chosen::Some(vec![1, 2, 7, 8]), 2, 0.5), [7, 8], "the centre is a point of the part");
+        assert_eq!(cut(Chosen::All(9), 9, 0.5).len(), 9);
+    }
+
+    proptest! {
+        #[test]
+        fn a_budget_is_used_up_and_never_exceeded(
+            sizes in proptest::collection::vec(1usize..40, 1..12), extra in 0usize..300,
+        ) {
+            let share = sizes.len() + extra;
+            let kept = kept(&sizes, share);
+            let sum: usize = sizes.iter().sum();
+            prop_assert_eq!(kept.iter().sum::<usize>(), share.min(sum));
+            prop_assert!(kept.iter().zip(&sizes).all(|(k, n)| (1..=*n).contains(k)));
+            // Who is cut has at most one point less than anyone keeps, and the ones with one more come first.
+            let cut: Vec<usize> = kept.iter().zip(&sizes).filter(|(k, n)| k < n).map(|(k, _)| *k).collect();
+            let cap = kept.iter().max().copied().unwrap_or(0);
+            prop_assert!(cut.iter().all(|k| k + 1 >= cap));
+            prop_assert!(cut.is_sorted_by(|a, b| a >= b));
+        }
+    }
+}

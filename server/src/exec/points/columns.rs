@@ -279,3 +279,6 @@ fn ints(out: &mut [u8], values: impl Iterator<Item = i32>) {
         *out = v.to_le_bytes();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! Rows of points from plan to bytes: published vectors, and properties against slow and plain versions.
 
-use super::budget::{kept, thin};
+use super::budget::thin;
 use super::columns::{self, Columns, Feature, Missing};
 use super::union::{Chosen, Part, Sector, UnionError, len, row, rows};
-use super::voxel::{Pick, VoxelError, Voxels, voxels};
+use super::voxel::Voxels;
 use super::*;
 use crate::plan::block::{self, Granularity, Member, MixRule, Pairing, Place};
 use crate::plan::{Args, Op, Plan, Row, fields::Bank, points};
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A scene of `n` points on a helix of its own, with every attribute.
-fn scene(n: usize, seed: u32) -> Points {
+pub fn scene(n: usize, seed: u32) -> Points {
     let at = |i: usize| {
         let a = i as f32 * 0.7 + seed as f32;
         [a.sin() * 5.0, a.cos() * 5.0, (i % 7) as f32 - 3.0]
@@ -28,7 +28,7 @@ fn scene(n: usize, seed: u32) -> Points {
     }
 }
 
-fn planned(base: u32, ops: Vec<Op>) -> Row {
+pub fn planned(base: u32, ops: Vec<Op>) -> Row {
     Row { base, partner: base, ops, policy: Some(0), sampled: 1.0, own: 1.0, flags: 0 }
 }
 
@@ -48,14 +48,14 @@ fn rule(policy: &str, numbers: &[(&str, f64)], granularity: Granularity, pairing
     }
 }
 
-fn plan(rule: &MixRule, step: u64, n: usize) -> Plan {
+pub fn plan(rule: &MixRule, step: u64, n: usize) -> Plan {
     let (stream, fields) = (Stream::new(11, "mix"), Bank::new(11, 1, 1));
     let place = Place { stream: &stream, fields: &fields, step, epoch: 0.0, slot: 0, size: (1, 1) };
     block::block(rule, &place, &vec![-1; n])
 }
 
 /// Unique instance ids of a row's points.
-fn instances(row: &[Part], scenes: &[Points]) -> Vec<i32> {
+pub fn instances(row: &[Part], scenes: &[Points]) -> Vec<i32> {
     let of = |part: &Part| -> Vec<i32> {
         let ids = scenes[part.slot as usize].instance.as_ref().expect("instances");
         let unique = |n: u32| match ids[n as usize] {
@@ -67,7 +67,7 @@ fn instances(row: &[Part], scenes: &[Points]) -> Vec<i32> {
     row.iter().flat_map(of).collect()
 }
 
-fn classes(row: &[Part], scenes: &[Points]) -> Vec<i32> {
+pub fn classes(row: &[Part], scenes: &[Points]) -> Vec<i32> {
     let of = |part: &Part| -> Vec<i32> {
         let classes = scenes[part.slot as usize].segment.as_ref().expect("classes");
         part.numbers().map(|n| classes[n as usize]).collect()
@@ -75,7 +75,7 @@ fn classes(row: &[Part], scenes: &[Points]) -> Vec<i32> {
     row.iter().flat_map(of).collect()
 }
 
-fn coords(row: &[Part], scenes: &[Points]) -> Vec<[f32; 3]> {
+pub fn coords(row: &[Part], scenes: &[Points]) -> Vec<[f32; 3]> {
     let of = |part: &Part| -> Vec<[f32; 3]> {
         part.numbers().map(|n| part.turn().of(scenes[part.slot as usize].coord[n as usize])).collect()
     };
@@ -192,85 +192,13 @@ fn a_row_of_which_nothing_is_left_is_its_base() {
     assert_eq!(made, [Part { slot: 0, scene: 0, chosen: Chosen::All(1), angle: 0.0, instance: 0 }]);
 }
 
-#[test]
-fn golden_budget() {
-    assert_eq!(kept(&[8, 6, 6], 20), [8, 6, 6]);
-    assert_eq!(kept(&[8, 6, 6], 19), [7, 6, 6]);
-    assert_eq!(kept(&[8, 6, 6], 17), [6, 6, 5], "the first of the largest get what is left over");
-    assert_eq!(kept(&[1, 100, 1, 50], 20), [1, 9, 1, 9]);
-    assert_eq!(kept(&[5, 5, 5], 3), [1, 1, 1]);
-    assert_eq!(kept(&[], 0), [0; 0]);
-    let scene = Points { coord: (0..9).map(|x| [x as f32, 0.0, 0.0]).collect(), ..Points::default() };
-    let part = Part { slot: 0, scene: 0, chosen: Chosen::All(9), angle: 0.0, instance: 4 };
-    let cut = |chosen: Chosen, share, u| {
-        let mut rows = [vec![Part { chosen, ..part.clone() }]];
-        thin(&mut rows, std::slice::from_ref(&scene), share, &[u]);
-        assert_eq!(rows[0][0].instance, 4);
-        rows[0][0].numbers().collect::<Vec<_>>()
-    };
-    assert_eq!(cut(Chosen::All(9), 3, 0.5), [3, 4, 5]);
-    assert_eq!(cut(Chosen::All(9), 2, 0.5), [3, 4], "a tie goes to the lower number");
-    assert_eq!(cut(Chosen::All(9), 4, 0.0), [0, 1, 2, 3]);
-    assert_eq!(cut(Chosen::Some(vec![1, 2, 7, 8]), 2, 0.5), [7, 8], "the centre is a point of the part");
-    assert_eq!(cut(Chosen::All(9), 9, 0.5).len(), 9);
-}
-
-fn one(coord: &[[f32; 3]]) -> ([Part; 1], [Points; 1]) {
-    let part = Part { slot: 0, scene: 0, chosen: Chosen::All(coord.len() as u32), angle: 0.0, instance: 0 };
-    ([part], [Points { coord: coord.to_vec(), ..Points::default() }])
-}
-
-#[test]
-fn golden_voxels() {
-    let coord = [[0.05, 0.0, 0.0], [-0.05, 0.0, 0.0], [0.09, 0.01, 0.0], [0.1, 0.0, 0.25], [-0.1, 0.0, 0.0]];
-    let (row, scenes) = one(&coord);
-    let made = voxels(&row, &scenes, 0.1, Pick::First).expect("they fit");
-    assert_eq!(made.kept, [0, 1, 3]);
-    assert_eq!(made.counts, [2, 2, 1]);
-    assert_eq!(made.inverse, [0, 1, 0, 2, 1]);
-    // f32 0.1 / f32 0.1 is 1 exactly, and -0.1 / 0.1 is -1: borders belong to the voxel above.
-    assert_eq!(made.grid, [[1, 0, 0], [0, 0, 0], [2, 0, 2]]);
-}
-
-#[test]
-fn voxels_too_far_or_wide_are_refused() {
-    let of = |coord: &[[f32; 3]], size| {
-        let (row, scenes) = one(coord);
-        voxels(&row, &scenes, size, Pick::First)
-    };
-    let error = of(&[[0.0; 3], [0.0, 3e9, 0.0]], 1.0).expect_err("too far");
-    assert_eq!(error, VoxelError::Far { axis: "y", point: 1, value: 3e9, size: 1.0 });
-    assert_eq!(
-        error.to_string(),
-        "y of point 1 of the row is 3000000000: its voxel of size 1 does not fit 32 bits"
-    );
-    let wide = of(&[[0.0, 0.0, -2e9], [0.0, 0.0, 2e9]], 1.0).expect_err("too wide");
-    assert_eq!(wide, VoxelError::Wide { axis: "z", voxels: 4_000_000_001, size: 1.0 });
-    assert!(matches!(of(&[[0.0; 3]], 0.0), Err(VoxelError::Far { axis: "x", .. })), "0 / 0 is no voxel");
-    assert_eq!(of(&[], 1.0), Ok(Voxels::default()));
-    let far = of(&[[-2_147_483_648.0, 0.0, 0.0]], 1.0).expect("the last one that fits");
-    assert_eq!(far.grid, [[0, 0, 0]]);
-}
-
-/// The words of the module as maps.
-fn naive(coord: &[[f32; 3]], size: f32) -> (Vec<Vec<u32>>, Vec<[i64; 3]>) {
-    let cell = |c: &[f32; 3]| c.map(|v| (f64::from(v) / f64::from(size)).floor() as i64);
-    let mut of: BTreeMap<[i64; 3], Vec<u32>> = BTreeMap::new();
-    coord.iter().enumerate().for_each(|(i, c)| of.entry(cell(c)).or_default().push(i as u32));
-    let low: [i64; 3] = std::array::from_fn(|a| of.keys().map(|k| k[a]).min().unwrap_or(0));
-    let mut all: Vec<_> = of.into_iter().collect();
-    all.sort_by_key(|(_, points)| points[0]);
-    let grid = all.iter().map(|(k, _)| std::array::from_fn(|a| k[a] - low[a])).collect();
-    (all.into_iter().map(|(_, points)| points).collect(), grid)
-}
-
 /// Blocks of scenes: sizes, one number per scene.
-fn blocks() -> impl Strategy<Value = Vec<Points>> {
+pub fn blocks() -> impl Strategy<Value = Vec<Points>> {
     let sizes = proptest::collection::vec((1usize..60, 0u32..99), 1..7);
     sizes.prop_map(|s| s.into_iter().map(|(n, seed)| scene(n, seed)).collect())
 }
 
-fn rules() -> impl Strategy<Value = MixRule> {
+pub fn rules() -> impl Strategy<Value = MixRule> {
     let granularity = prop_oneof![Just(Granularity::Half), Just(Granularity::Elem), Just(Granularity::Pair)];
     let policy = prop_oneof![Just("mix3d"), Just("polarmix"), Just("lasermix")];
     (policy, 2u32..5, granularity, any::<bool>()).prop_map(|(policy, scenes, granularity, flip)| {
@@ -290,7 +218,7 @@ proptest! {
 
     #[test]
     fn the_sides_of_a_sector_are_its_azimuths(
-        from in -3.1415927f32..3.1415927, width in 0.001f32..6.3, r in 1e-3f32..1e3, at in 0.0f32..6.3, border in 0usize..5,
+        from in -std::f32::consts::PI..std::f32::consts::PI, width in 0.001f32..6.3, r in 1e-3f32..1e3, at in 0.0f32..6.3, border in 0usize..5,
     ) {
         // Also points on the borders and opposite of them, and sectors of half a turn and of a whole one.
         let pi = std::f32::consts::PI;
@@ -301,58 +229,6 @@ proptest! {
                 prop_assert_eq!(sector.holds([x, y, 1.0]), sector.has_azimuth_of(x, y), "{} {}", x, y);
             }
         }
-    }
-
-    #[test]
-    fn voxels_equal_the_naive_ones(
-        coord in proptest::collection::vec(proptest::array::uniform3(-6.0f32..6.0), 0..300),
-        size in prop_oneof![Just(0.1f32), Just(1.0), Just(3.0)], key in any::<u64>(),
-    ) {
-        let (row, scenes) = one(&coord);
-        let first = voxels(&row, &scenes, size, Pick::First).expect("they fit");
-        let (points, grid) = naive(&coord, size);
-        prop_assert_eq!(&first.kept, &points.iter().map(|p| p[0]).collect::<Vec<_>>());
-        prop_assert_eq!(&first.counts, &points.iter().map(|p| p.len() as i32).collect::<Vec<_>>());
-        prop_assert_eq!(first.grid.iter().map(|g| g.map(i64::from)).collect::<Vec<_>>(), grid);
-        for (voxel, points) in points.iter().enumerate() {
-            prop_assert!(points.iter().all(|p| first.inverse[*p as usize] == voxel as i32));
-        }
-        let random = voxels(&row, &scenes, size, Pick::Random(key)).expect("they fit");
-        prop_assert!(random.kept.iter().zip(&points).all(|(kept, points)| points.contains(kept)));
-        prop_assert_eq!(Voxels { kept: first.kept.clone(), ..random }, first);
-    }
-
-    #[test]
-    fn majorities_equal_the_naive_ones(
-        points in proptest::collection::vec((0u8..6, -1i32..4), 0..200),
-    ) {
-        let coord: Vec<[f32; 3]> = points.iter().map(|p| [f32::from(p.0), 0.5, 0.5]).collect();
-        let (row, scenes) = one(&coord);
-        let mut made = voxels(&row, &scenes, 1.0, Pick::First).expect("they fit");
-        made.majority(points.iter().map(|p| p.1));
-        for (voxel, class) in made.segment.expect("just made").into_iter().enumerate() {
-            let own = points[made.kept[voxel] as usize].0;
-            let mut times: BTreeMap<i32, i32> = BTreeMap::new();
-            points.iter().filter(|p| p.0 == own).for_each(|p| *times.entry(p.1).or_default() += 1);
-            let most = times.values().max().copied();
-            prop_assert_eq!(Some(class), times.into_iter().find(|t| Some(t.1) == most).map(|t| t.0));
-        }
-    }
-
-    #[test]
-    fn a_budget_is_used_up_and_never_exceeded(
-        sizes in proptest::collection::vec(1usize..40, 1..12), extra in 0usize..300,
-    ) {
-        let share = sizes.len() + extra;
-        let kept = kept(&sizes, share);
-        let sum: usize = sizes.iter().sum();
-        prop_assert_eq!(kept.iter().sum::<usize>(), share.min(sum));
-        prop_assert!(kept.iter().zip(&sizes).all(|(k, n)| (1..=*n).contains(k)));
-        // Who is cut has at most one point less than anyone keeps, and the ones with one more come first.
-        let cut: Vec<usize> = kept.iter().zip(&sizes).filter(|(k, n)| k < n).map(|(k, _)| *k).collect();
-        let cap = kept.iter().max().copied().unwrap_or(0);
-        prop_assert!(cut.iter().all(|k| k + 1 >= cap));
-        prop_assert!(cut.is_sorted_by(|a, b| a >= b));
     }
 
     #[test]
@@ -390,40 +266,6 @@ proptest! {
         }
     }
 
-    #[test]
-    fn voxels_account_for_every_point_and_columns_follow_them(
-        scenes in blocks(), rule in rules(), step in 0u64..1000, random in any::<bool>(), vote in any::<bool>(),
-    ) {
-        let rows = rows(&plan(&rule, step, scenes.len()), &scenes).expect("a union");
-        let pick = if random { Pick::Random(step) } else { Pick::First };
-        let mut made = Vec::new();
-        for row in &rows {
-            let mut voxels = voxels(row, &scenes, 1.5, pick).expect("they fit");
-            if vote {
-                voxels.majority(classes(row, &scenes).into_iter());
-            }
-            prop_assert_eq!(voxels.counts.iter().sum::<i32>() as usize, len(row));
-            prop_assert_eq!(voxels.inverse.len(), len(row));
-            made.push(voxels);
-        }
-        let all = bytes(&rows, Some(&made), &scenes, &[Feature::Coord, Feature::Distance]).expect("complete");
-        let mut at = 0;
-        for (row, voxels) in rows.iter().zip(&made) {
-            let (coord, of, ids) = (coords(row, &scenes), classes(row, &scenes), instances(row, &scenes));
-            for (voxel, kept) in voxels.kept.iter().map(|k| *k as usize).enumerate() {
-                prop_assert_eq!(floats(&all.coord)[3 * at..][..3].to_vec(), coord[kept].to_vec());
-                prop_assert_eq!(floats(&all.feat)[4 * at..][..3].to_vec(), coord[kept].to_vec());
-                let want = voxels.segment.as_ref().map_or(of[kept], |s| s[voxel]);
-                prop_assert_eq!(ints(&all.segment)[at], want);
-                prop_assert_eq!(ints(&all.instance)[at], ids[kept]);
-                prop_assert_eq!(ints(&all.grid)[3 * at..][..3].to_vec(), voxels.grid[voxel].to_vec());
-                prop_assert_eq!(ints(&all.count)[at], voxels.counts[voxel]);
-                at += 1;
-            }
-        }
-        let inverse: Vec<i32> = made.iter().flat_map(|v| v.inverse.clone()).collect();
-        prop_assert_eq!(ints(&all.inverse), inverse);
-    }
 }
 
 /// Ids of different parts are different, and equal within a part where the scene's are.
@@ -445,18 +287,18 @@ fn ids_are_unique(row: &[Part], scenes: &[Points]) -> Result<(), TestCaseError> 
 
 /// Bytes of every column.
 #[derive(Default)]
-struct Bytes {
-    coord: Vec<u8>,
-    feat: Vec<u8>,
-    segment: Vec<u8>,
-    instance: Vec<u8>,
-    scene: Vec<u8>,
-    grid: Vec<u8>,
-    count: Vec<u8>,
-    inverse: Vec<u8>,
+pub struct Bytes {
+    pub coord: Vec<u8>,
+    pub feat: Vec<u8>,
+    pub segment: Vec<u8>,
+    pub instance: Vec<u8>,
+    pub scene: Vec<u8>,
+    pub grid: Vec<u8>,
+    pub count: Vec<u8>,
+    pub inverse: Vec<u8>,
 }
 
-fn bytes(
+pub fn bytes(
     rows: &[Vec<Part>],
     made: Option<&[Voxels]>,
     scenes: &[Points],
@@ -490,11 +332,11 @@ fn bytes(
     Ok(all)
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-fn ints(bytes: &[u8]) -> Vec<i32> {
+pub fn ints(bytes: &[u8]) -> Vec<i32> {
     bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
 }
 
@@ -522,100 +364,4 @@ fn bytes_are_those_of_the_parts(rows: &[Vec<Part>], scenes: &[Points]) -> Result
     }
     prop_assert_eq!(per_class(&ints(&all.segment)), sum);
     Ok(())
-}
-
-#[test]
-fn golden_features() {
-    let point = Points {
-        coord: vec![[3.0, 4.0, 12.0]],
-        color: Some(vec![[51.0, 255.0, 0.0]]),
-        normal: Some(vec![[1.0, 0.0, 0.5]]),
-        intensity: Some(vec![0.25]),
-        segment: Some(vec![7]),
-        instance: Some(vec![2]),
-    };
-    let scenes = [point.clone(), point];
-    let quarter = std::f32::consts::FRAC_PI_2;
-    let op = Op::Instances { src: 1, classes: [7].into(), angles: vec![quarter] };
-    let rows = [row(&planned(0, vec![op]), &scenes).expect("a row")];
-    let normal = Feature::Color(Some(([0.5, 0.5, 0.5], [0.25, 0.5, 0.125])));
-    let features = [
-        Feature::Color(None),
-        normal,
-        Feature::Normal,
-        Feature::Intensity,
-        Feature::Coord,
-        Feature::Distance,
-    ];
-    let all = bytes(&rows, None, &scenes, &features).expect("complete");
-    let base = [0.2, 1.0, 0.0, (0.2 - 0.5) / 0.25, 1.0, -4.0, 1.0, 0.0, 0.5, 0.25, 3.0, 4.0, 12.0, 13.0];
-    let turned = [0.2, 1.0, 0.0, (0.2 - 0.5) / 0.25, 1.0, -4.0, 0.0, 1.0, 0.5, 0.25, -4.0, 3.0, 12.0, 13.0];
-    let got = floats(&all.feat);
-    assert_eq!(got.len(), 28);
-    assert_eq!(got[..14], base);
-    assert!(got[14..].iter().zip(turned).all(|(g, w)| (g - w).abs() < 1e-6), "{got:?}");
-    assert_eq!((ints(&all.segment), ints(&all.instance), all.scene), (vec![7, 7], vec![2, 5], vec![0, 1]));
-}
-
-#[test]
-fn scenes_without_a_served_attribute_are_refused() {
-    let bare = |strip: fn(&mut Points)| {
-        let mut scenes = [scene(3, 0), scene(2, 1)];
-        strip(&mut scenes[1]);
-        let rows = [row(&planned(0, vec![Op::Union { scenes: vec![1] }]), &scenes).expect("a union")];
-        let features = [Feature::Color(None), Feature::Normal, Feature::Intensity];
-        bytes(&rows, None, &scenes, &features).map(|_| ()).expect_err("not complete")
-    };
-    let missing = |attribute, column| Missing { slot: 1, attribute, column };
-    assert_eq!(bare(|p| p.color = None), missing("color", "feat"));
-    assert_eq!(bare(|p| p.normal = None), missing("normal", "feat"));
-    assert_eq!(bare(|p| p.intensity = None), missing("intensity", "feat"));
-    assert_eq!(bare(|p| p.segment = None), missing("segment", "segment"));
-    assert_eq!(bare(|p| p.instance = None), missing("instance", "instance"));
-    assert_eq!(
-        missing("color", "feat").to_string(),
-        "scene of slot 1 has no color, which column `feat` holds"
-    );
-}
-
-#[test]
-fn many_points_are_dealt_out_and_found_like_few() {
-    // Four groups of the hash table; every voxel is met twice and more.
-    let coord: Vec<[f32; 3]> = (0..30_000u32)
-        .map(|i| [i.wrapping_mul(7919) % 97, i.wrapping_mul(104_729) % 61, i % 2].map(|v| v as f32 - 30.5))
-        .collect();
-    let (row, scenes) = one(&coord);
-    let made = voxels(&row, &scenes, 1.0, Pick::First).expect("they fit");
-    let (points, grid) = naive(&coord, 1.0);
-    assert_eq!(made.kept, points.iter().map(|p| p[0]).collect::<Vec<_>>());
-    assert_eq!(made.counts, points.iter().map(|p| p.len() as i32).collect::<Vec<_>>());
-    assert_eq!(made.grid.iter().map(|g| g.map(i64::from)).collect::<Vec<_>>(), grid);
-    assert!(points.iter().enumerate().all(|(v, p)| p.iter().all(|p| made.inverse[*p as usize] == v as i32)));
-    assert!(made.kept.len() > 4096 && made.counts.iter().all(|c| *c > 1), "{}", made.kept.len());
-    // A key is part of a job's bytes: these never change without a new numerics number.
-    let random = voxels(&row, &scenes, 1.0, Pick::Random(42)).expect("they fit");
-    assert_eq!(random.kept[..6], PICKED);
-}
-const PICKED: [u32; 6] = [23_668, 1, 2, 11_837, 23_672, 23_673];
-
-#[test]
-fn many_points_pass_in_runs() {
-    // More points than a run, of two scenes, with voxels that keep points of both in turn.
-    let line = |y: f32| Points {
-        coord: (0..2000).map(|i| [i as f32 / 2.0, y, 0.0]).collect(),
-        ..scene(2000, y as u32)
-    };
-    let scenes = [line(0.0), line(1.0)];
-    let rows = [row(&planned(0, vec![Op::Union { scenes: vec![1] }]), &scenes).expect("a union")];
-    let made = [voxels(&rows[0], &scenes, 2.0, Pick::Random(3)).expect("they fit")];
-    assert_eq!(made[0].kept.len(), 500);
-    let part: Vec<bool> = made[0].kept.iter().map(|k| *k >= 2000).collect();
-    assert!(part.windows(2).filter(|w| w[0] != w[1]).count() > 100, "both scenes win voxels");
-    let all = bytes(&rows, Some(&made), &scenes, &[Feature::Coord]).expect("complete");
-    let coord = coords(&rows[0], &scenes);
-    let want: Vec<f32> = made[0].kept.iter().flat_map(|k| coord[*k as usize]).collect();
-    assert_eq!(floats(&all.coord), want);
-    assert_eq!(all.coord, all.feat);
-    let whole = bytes(&rows, None, &scenes, &[]).expect("complete");
-    assert_eq!(floats(&whole.coord), coord.concat());
 }

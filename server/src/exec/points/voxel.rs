@@ -73,13 +73,13 @@ pub fn voxels(row: &[Part], scenes: &[Points], size: f32, pick: Pick) -> Result<
     let low = smallest(&cells, size)?;
     let mut found = Voxels { inverse: firsts(&cells), ..Voxels::default() };
     // A first point comes before all others of its voxel, so by then its entry is the number of the voxel.
-    for point in 0..points {
+    for (point, cell) in cells.iter().enumerate() {
         let first = found.inverse[point] as usize;
         let voxel = if first == point { found.kept.len() as i32 } else { found.inverse[first] };
         if first == point {
             found.kept.push(point as u32);
             found.counts.push(0);
-            found.grid.push(std::array::from_fn(|axis| cells[point][axis] - low[axis]));
+            found.grid.push(std::array::from_fn(|axis| cell[axis] - low[axis]));
         }
         found.inverse[point] = voxel;
         found.counts[voxel as usize] += 1;
@@ -281,3 +281,6 @@ fn hash([x, y, z]: [i32; 3]) -> u64 {
     let h = (h ^ h >> 32 ^ u64::from(z as u32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     h ^ h >> 32
 }
+
+#[cfg(test)]
+mod tests;
