@@ -232,6 +232,24 @@ proptest! {
     }
 
     #[test]
+    fn a_pair_that_exchanges_keeps_every_point_once(
+        sizes in proptest::array::uniform2((30usize..80, 0u32..99)), laser in any::<bool>(), step in 0u64..1000,
+    ) {
+        let scenes = sizes.map(|(n, seed)| scene(n, seed));
+        let (policy, numbers) = match laser {
+            true => ("lasermix", &[("pitch_min", -60.0), ("pitch_max", 60.0)][..]),
+            false => ("polarmix", &[("paste_prob", 0.0), ("swap_prob", 1.0), ("width_min", 20.0)][..]),
+        };
+        let pair = rule(policy, numbers, Granularity::Pair, Pairing::Consecutive);
+        let rows = rows(&plan(&pair, step, 2), &scenes).expect("rows");
+        let mut seen: Vec<(u32, u32)> =
+            rows.iter().flatten().flat_map(|p| p.numbers().map(|n| (p.slot, n))).collect();
+        seen.sort_unstable();
+        let every = (0..2u32).flat_map(|slot| (0..scenes[slot as usize].coord.len() as u32).map(move |n| (slot, n)));
+        prop_assert_eq!(seen, every.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn rows_conserve_classes_and_ids_from_plan_to_bytes(
         scenes in blocks(), rule in rules(), step in 0u64..1000, squeeze in 0usize..200, u in 0.0f64..1.0,
     ) {

@@ -104,9 +104,15 @@ impl Voxels {
         }
     }
 
-    /// Gives each voxel the class that most of its points have, the smallest of several. `classes` are those of the
-    /// row's points.
-    pub fn majority(&mut self, classes: impl Iterator<Item = i32>) {
+    /// Gives each voxel the class that most of its points have, the smallest of several; `row` is what the voxels are
+    /// of. Scenes without classes leave all as it is, for [`super::columns::write`] to refuse.
+    pub fn majority(&mut self, row: &[Part], scenes: &[Points]) {
+        let of = |part: &Part| scenes[part.slot as usize].segment.as_deref();
+        if row.iter().any(|part| of(part).is_none()) {
+            return;
+        }
+        let own = |part| of(part).unwrap_or_default();
+        let classes = row.iter().flat_map(|part| part.numbers().map(move |n| own(part)[n as usize]));
         let mut start = 0;
         let begin = |count: &i32| {
             start += *count as usize;

@@ -12,6 +12,10 @@ use super::{Policy, shared};
 /// Every policy of point clouds, by name.
 pub const POLICIES: &[&dyn Policy] = &[&lasermix::LaserMix, &mix3d::Mix3d, &polarmix::PolarMix];
 
+/// Most parts of which any policy makes a row: a base, a sector of the partner and eight copies of its objects. A budget
+/// of points that leaves each of them one is large enough for every plan.
+pub const MOST_PARTS: usize = 10;
+
 /// The policy called `name`.
 pub fn by_name(name: &str) -> Option<&'static dyn Policy> {
     POLICIES.iter().copied().find(|p| p.name() == name)

@@ -1,6 +1,6 @@
 //! What every policy of point clouds must hold, with extreme arguments.
 
-use super::{POLICIES, by_name, table};
+use super::{MOST_PARTS, POLICIES, by_name, table};
 use crate::plan::{Args, Draws, Mix, Op, PlanInput, Policy, fields::Bank};
 use crate::rng::Stream;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,24 +28,29 @@ pub fn draw_many(policy: &dyn Policy, args: &Args, n: u64) -> Vec<Mix> {
     (0..n).map(|step| draw(policy, args, 0, &[1, 0], step)).collect()
 }
 
-fn check(op: &Op, rows: u32) {
+/// Checks an op of row 0 of a block of `rows`; tells how many parts it may add.
+fn check(op: &Op, rows: u32) -> usize {
     let turn = std::f32::consts::TAU + 1e-5;
     match op {
         Op::Union { scenes } => {
             let distinct: BTreeSet<_> = scenes.iter().collect();
             assert!(!scenes.is_empty() && distinct.len() == scenes.len(), "{op:?}");
             assert!(scenes.iter().all(|s| (1..rows).contains(s)), "{op:?}");
+            scenes.len()
         }
         Op::Sectors { src, from, to } => {
             assert!(*src == 1 && from < to && to - from <= turn && from.abs() <= turn / 2.0, "{op:?}");
+            1
         }
         Op::Instances { src, classes, angles } => {
             assert!(*src == 1 && !classes.is_empty() && classes.is_sorted(), "{op:?}");
             assert!(angles[0] == 0.0 && angles.iter().all(|a| (0.0..=turn).contains(a)), "{op:?}");
+            angles.len()
         }
         Op::Bands { src, edges, .. } => {
             assert!(*src == 1 && !edges.is_empty() && edges.is_sorted(), "{op:?}");
             assert!(edges.iter().all(|e| e.abs() <= turn / 4.0), "{op:?}");
+            1
         }
         Op::Blend { .. } | Op::Paste { .. } | Op::MaskBlend { .. } => panic!("{op:?} is of pictures"),
     }
@@ -94,7 +99,8 @@ fn every_policy_draws_legal_mixes_with_every_extreme() {
                 let mix = draw(*policy, &args, 0, next, step);
                 assert_eq!(mix, draw(*policy, &args, 0, next, step), "reproducible");
                 assert_eq!((mix.sampled, mix.own), (1.0, 1.0), "points keep their labels");
-                mix.ops.iter().for_each(|op| check(op, next.len() as u32));
+                let parts: usize = mix.ops.iter().map(|op| check(op, next.len() as u32)).sum();
+                assert!(parts < MOST_PARTS, "{parts} besides the base");
             }
         }
     }

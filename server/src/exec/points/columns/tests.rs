@@ -98,7 +98,7 @@ proptest! {
         for row in &rows {
             let mut voxels = voxels(row, &scenes, 1.5, pick).expect("they fit");
             if vote {
-                voxels.majority(classes(row, &scenes).into_iter());
+                voxels.majority(row, &scenes);
             }
             prop_assert_eq!(voxels.counts.iter().sum::<i32>() as usize, len(row));
             prop_assert_eq!(voxels.inverse.len(), len(row));

@@ -101,9 +101,12 @@ proptest! {
         points in proptest::collection::vec((0u8..6, -1i32..4), 0..200),
     ) {
         let coord: Vec<[f32; 3]> = points.iter().map(|p| [f32::from(p.0), 0.5, 0.5]).collect();
-        let (row, scenes) = one(&coord);
+        let (row, mut scenes) = one(&coord);
         let mut made = voxels(&row, &scenes, 1.0, Pick::First).expect("they fit");
-        made.majority(points.iter().map(|p| p.1));
+        made.majority(&row, &scenes);
+        prop_assert!(made.segment.is_none() || points.is_empty(), "without classes there is no majority");
+        scenes[0].segment = Some(points.iter().map(|p| p.1).collect());
+        made.majority(&row, &scenes);
         for (voxel, class) in made.segment.expect("just made").into_iter().enumerate() {
             let own = points[made.kept[voxel] as usize].0;
             let mut times: BTreeMap<i32, i32> = BTreeMap::new();
