@@ -30,8 +30,8 @@ pub fn kept(sizes: &[usize], share: usize) -> Vec<usize> {
 }
 
 /// Cuts the parts of a block's rows until they have at most `share` points. A part that is cut keeps the points nearest
-/// to its point `floor(u * size)`, where `u` in `[0, 1)` is that of its scene in `centres`: f32 squared distances, ties
-/// to the lower number, in point order. Instance ids stay as they were numbered.
+/// to its point `floor(u * size)`, where `u` in `[0, 1)` is that of its scene in `centres`: squared distances in f64, rounded
+/// to f32, ties to the lower number, in point order, as a scene's crop. Instance ids stay as they were numbered.
 ///
 /// # Panics
 /// When a part is of a slot that `scenes` or `centres` lacks, or `share` is less than the parts of the block: faults of
@@ -50,12 +50,13 @@ pub fn thin(rows: &mut [Vec<Part>], scenes: &[Points], share: usize, centres: &[
 
 /// The `keep` points of `part` nearest to its point `centre`. Its turn changes no distance, so it is left out.
 fn nearest(part: &Part, coord: &[[f32; 3]], centre: usize, keep: usize) -> Vec<u32> {
-    let [cx, cy, cz] = coord[part.number(centre) as usize];
+    let centre = coord[part.number(centre) as usize].map(f64::from);
     // Bits of floats that are not negative sort like the floats; the number below them settles ties.
     let key = |number: u32| {
-        let [x, y, z] = coord[number as usize];
-        let (dx, dy, dz) = (x - cx, y - cy, z - cz);
-        u64::from((dx * dx + dy * dy + dz * dz).to_bits()) << 32 | u64::from(number)
+        let point = coord[number as usize];
+        let [x, y, z]: [f64; 3] = std::array::from_fn(|axis| f64::from(point[axis]) - centre[axis]);
+        let square = (x * x + y * y + z * z) as f32;
+        u64::from(square.to_bits()) << 32 | u64::from(number)
     };
     let mut keys: Vec<u64> = part.numbers().map(key).collect();
     let last = *keys.select_nth_unstable(keep - 1).1;

@@ -59,6 +59,15 @@ pub enum VoxelError {
 
 const AXES: [&str; 3] = ["x", "y", "z"];
 
+/// Memory that [`voxels`] keeps between calls: one per thread. Holds no results.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    cells: Vec<[i32; 3]>,
+    dealt: Vec<Entry>,
+    ends: Vec<usize>,
+    slots: Vec<u32>,
+}
+
 /// Voxels of side `size` of the points of `row`.
 ///
 /// # Errors
@@ -66,12 +75,25 @@ const AXES: [&str; 3] = ["x", "y", "z"];
 ///
 /// # Panics
 /// When a part is of a slot that `scenes` lacks, or the row has 2^31 points: faults of the caller.
-pub fn voxels(row: &[Part], scenes: &[Points], size: f32, pick: Pick) -> Result<Voxels, VoxelError> {
-    let points = len(row);
-    assert!(points < 1 << 31, "a row of {points} points");
-    let cells = cells(row, scenes, size, points)?;
-    let low = smallest(&cells, size)?;
-    let mut found = Voxels { inverse: firsts(&cells), ..Voxels::default() };
+pub fn voxels(
+    row: &[Part],
+    scenes: &[Points],
+    size: f32,
+    pick: Pick,
+    scratch: &mut Scratch,
+) -> Result<Voxels, VoxelError> {
+    assert!(len(row) < 1 << 31, "a row of {} points", len(row));
+    scratch.set_cells(row, scenes, size)?;
+    let low = smallest(&scratch.cells, size)?;
+    let (inverse, voxels) = scratch.firsts();
+    let cells = scratch.cells.as_slice();
+    let mut found = Voxels {
+        kept: Vec::with_capacity(voxels),
+        counts: Vec::with_capacity(voxels),
+        grid: Vec::with_capacity(voxels),
+        inverse,
+        segment: None,
+    };
     // A first point comes before all others of its voxel, so by then its entry is the number of the voxel.
     for (point, cell) in cells.iter().enumerate() {
         let first = found.inverse[point] as usize;
@@ -85,7 +107,7 @@ pub fn voxels(row: &[Part], scenes: &[Points], size: f32, pick: Pick) -> Result<
         found.counts[voxel as usize] += 1;
     }
     if let Pick::Random(key) = pick {
-        found.pick(key, &cells);
+        found.pick(key, cells);
     }
     Ok(found)
 }
@@ -171,20 +193,6 @@ fn far(place: [f32; 3], point: usize, size: f32) -> VoxelError {
     VoxelError::Far { axis: AXES[axis], point, value: place[axis], size }
 }
 
-/// Voxel of every point of the row.
-fn cells(row: &[Part], scenes: &[Points], size: f32, points: usize) -> Result<Vec<[i32; 3]>, VoxelError> {
-    let mut cells = Vec::with_capacity(points);
-    for part in row {
-        let (coord, turn) = (&scenes[part.slot as usize].coord, part.turn());
-        for number in part.numbers() {
-            let place = turn.of(coord[number as usize]);
-            let Some(cell) = cell(place, f64::from(size)) else { return Err(far(place, cells.len(), size)) };
-            cells.push(cell);
-        }
-    }
-    Ok(cells)
-}
-
 /// Smallest coordinate of each axis, if all others are less than 2^31 above it.
 fn smallest(cells: &[[i32; 3]], size: f32) -> Result<[i32; 3], VoxelError> {
     let (mut low, mut high) = ([i32::MAX; 3], [i32::MIN; 3]);
@@ -220,64 +228,86 @@ const TOGETHER: usize = 1 << 12;
 /// A point and its voxel.
 type Entry = ([i32; 3], u32);
 
-/// For every point the first one of its voxel. Points are dealt out by hash first, in order, so that each table of open
-/// addressing, at most half full, stays in the cache.
-fn firsts(cells: &[[i32; 3]]) -> Vec<i32> {
-    let bits = (cells.len() / TOGETHER).next_power_of_two().ilog2();
-    let (dealt, ends) = deal(cells, bits);
-    let mut first = vec![0i32; cells.len()];
-    let mut slots = Vec::new();
-    let mut start = 0;
-    for end in ends {
-        find(&dealt[start..end], &mut slots, &mut first);
-        start = end;
+impl Scratch {
+    /// Sets `cells` to the voxel of every point of the row.
+    fn set_cells(&mut self, row: &[Part], scenes: &[Points], size: f32) -> Result<(), VoxelError> {
+        self.cells.clear();
+        self.cells.reserve(len(row));
+        for part in row {
+            let (coord, turn) = (&scenes[part.slot as usize].coord, part.turn());
+            for number in part.numbers() {
+                let place = turn.of(coord[number as usize]);
+                let Some(cell) = cell(place, f64::from(size)) else {
+                    return Err(far(place, self.cells.len(), size));
+                };
+                self.cells.push(cell);
+            }
+        }
+        Ok(())
     }
-    first
+
+    /// For every point the first one of its voxel, and how many voxels there are. Points are dealt out by hash first, in
+    /// order, so that each table of open addressing, at most half full, stays in the cache.
+    fn firsts(&mut self) -> (Vec<i32>, usize) {
+        self.deal((self.cells.len() / TOGETHER).next_power_of_two().ilog2());
+        let mut first = vec![0i32; self.cells.len()];
+        let (mut start, mut voxels) = (0, 0);
+        for end in &self.ends {
+            voxels += find(&self.dealt[start..*end], &mut self.slots, &mut first);
+            start = *end;
+        }
+        (first, voxels)
+    }
+
+    /// Sets `dealt` to the points in the order of the first `bits` bits of their hash, and `ends` to where those of each
+    /// value end.
+    fn deal(&mut self, bits: u32) {
+        // Two shifts: one by all 64 bits would be none.
+        let group = |cell: [i32; 3]| (hash(cell) >> 32 >> (32 - bits)) as usize;
+        let ends = &mut self.ends;
+        ends.clear();
+        ends.resize(1 << bits, 0);
+        self.cells.iter().for_each(|cell| ends[group(*cell)] += 1);
+        let mut start = 0;
+        for end in ends.iter_mut() {
+            start += std::mem::replace(end, start);
+        }
+        // Every entry is written below, so what is left of an earlier row does no harm.
+        self.dealt.resize(self.cells.len(), ([0; 3], 0));
+        for (cell, point) in self.cells.iter().zip(0..) {
+            let at = &mut ends[group(*cell)];
+            self.dealt[*at] = (*cell, point);
+            *at += 1;
+        }
+    }
 }
 
-/// Points in the order of the first `bits` bits of their hash, and where those of each value end.
-fn deal(cells: &[[i32; 3]], bits: u32) -> (Vec<Entry>, Vec<usize>) {
-    // Two shifts: one by all 64 bits would be none.
-    let group = |cell: [i32; 3]| (hash(cell) >> 32 >> (32 - bits)) as usize;
-    let mut ends = vec![0usize; 1 << bits];
-    cells.iter().for_each(|cell| ends[group(*cell)] += 1);
-    let mut start = 0;
-    for end in &mut ends {
-        start += std::mem::replace(end, start);
-    }
-    let mut dealt = vec![([0; 3], 0); cells.len()];
-    for (cell, point) in cells.iter().zip(0..) {
-        let at = &mut ends[group(*cell)];
-        dealt[*at] = (*cell, point);
-        *at += 1;
-    }
-    (dealt, ends)
-}
-
-/// Sets `first` for `points`, which are all of their voxels. `slots` only keeps memory.
-fn find(points: &[Entry], slots: &mut Vec<u32>, first: &mut [i32]) {
+/// Sets `first` for `points`, which are all of their voxels, and counts these. `slots` only keeps memory.
+fn find(points: &[Entry], slots: &mut Vec<u32>, first: &mut [i32]) -> usize {
     let size = (points.len() * 2).next_power_of_two();
     let mask = size - 1;
     slots.clear();
     // 0 where free, otherwise a place in `points` + 1.
     slots.resize(size, 0);
+    let mut voxels = 0;
     for (place, (cell, point)) in (1..).zip(points) {
         let mut at = hash(*cell) as usize & mask;
-        loop {
+        let found = loop {
             let slot = slots[at];
             if slot == 0 {
                 slots[at] = place;
-                first[*point as usize] = *point as i32;
-                break;
+                voxels += 1;
+                break *point;
             }
             let (other, found) = points[slot as usize - 1];
             if other == *cell {
-                first[*point as usize] = found as i32;
-                break;
+                break found;
             }
             at = (at + 1) & mask;
-        }
+        };
+        first[*point as usize] = found as i32;
     }
+    voxels
 }
 
 /// Finds slots only: no result depends on it.

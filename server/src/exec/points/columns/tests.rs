@@ -4,7 +4,7 @@ use super::super::tests::{
     blocks, bytes, classes, coords, floats, instances, ints, plan, planned, rules, scene,
 };
 use super::super::union::{row, rows};
-use super::super::voxel::{Pick, voxels};
+use super::super::voxel::{Pick, Scratch, voxels};
 use super::*;
 use crate::plan::Op;
 use proptest::prelude::*;
@@ -72,7 +72,7 @@ fn many_points_pass_in_runs() {
     };
     let scenes = [line(0.0), line(1.0)];
     let rows = [row(&planned(0, vec![Op::Union { scenes: vec![1] }]), &scenes).expect("a union")];
-    let made = [voxels(&rows[0], &scenes, 2.0, Pick::Random(3)).expect("they fit")];
+    let made = [voxels(&rows[0], &scenes, 2.0, Pick::Random(3), &mut Scratch::default()).expect("they fit")];
     assert_eq!(made[0].kept.len(), 500);
     let part: Vec<bool> = made[0].kept.iter().map(|k| *k >= 2000).collect();
     assert!(part.windows(2).filter(|w| w[0] != w[1]).count() > 100, "both scenes win voxels");
@@ -96,7 +96,7 @@ proptest! {
         let pick = if random { Pick::Random(step) } else { Pick::First };
         let mut made = Vec::new();
         for row in &rows {
-            let mut voxels = voxels(row, &scenes, 1.5, pick).expect("they fit");
+            let mut voxels = voxels(row, &scenes, 1.5, pick, &mut Scratch::default()).expect("they fit");
             if vote {
                 voxels.majority(row, &scenes);
             }

@@ -14,7 +14,7 @@ fn one(coord: &[[f32; 3]]) -> ([Part; 1], [Points; 1]) {
 fn golden_voxels() {
     let coord = [[0.05, 0.0, 0.0], [-0.05, 0.0, 0.0], [0.09, 0.01, 0.0], [0.1, 0.0, 0.25], [-0.1, 0.0, 0.0]];
     let (row, scenes) = one(&coord);
-    let made = voxels(&row, &scenes, 0.1, Pick::First).expect("they fit");
+    let made = voxels(&row, &scenes, 0.1, Pick::First, &mut Scratch::default()).expect("they fit");
     assert_eq!(made.kept, [0, 1, 3]);
     assert_eq!(made.counts, [2, 2, 1]);
     assert_eq!(made.inverse, [0, 1, 0, 2, 1]);
@@ -26,7 +26,7 @@ fn golden_voxels() {
 fn voxels_too_far_or_wide_are_refused() {
     let of = |coord: &[[f32; 3]], size| {
         let (row, scenes) = one(coord);
-        voxels(&row, &scenes, size, Pick::First)
+        voxels(&row, &scenes, size, Pick::First, &mut Scratch::default())
     };
     let error = of(&[[0.0; 3], [0.0, 3e9, 0.0]], 1.0).expect_err("too far");
     assert_eq!(error, VoxelError::Far { axis: "y", point: 1, value: 3e9, size: 1.0 });
@@ -61,7 +61,7 @@ fn many_points_are_dealt_out_and_found_like_few() {
         .map(|i| [i.wrapping_mul(7919) % 97, i.wrapping_mul(104_729) % 61, i % 2].map(|v| v as f32 - 30.5))
         .collect();
     let (row, scenes) = one(&coord);
-    let made = voxels(&row, &scenes, 1.0, Pick::First).expect("they fit");
+    let made = voxels(&row, &scenes, 1.0, Pick::First, &mut Scratch::default()).expect("they fit");
     let (points, grid) = naive(&coord, 1.0);
     assert_eq!(made.kept, points.iter().map(|p| p[0]).collect::<Vec<_>>());
     assert_eq!(made.counts, points.iter().map(|p| p.len() as i32).collect::<Vec<_>>());
@@ -69,7 +69,7 @@ fn many_points_are_dealt_out_and_found_like_few() {
     assert!(points.iter().enumerate().all(|(v, p)| p.iter().all(|p| made.inverse[*p as usize] == v as i32)));
     assert!(made.kept.len() > 4096 && made.counts.iter().all(|c| *c > 1), "{}", made.kept.len());
     // A key is part of a job's bytes: these never change without a new numerics number.
-    let random = voxels(&row, &scenes, 1.0, Pick::Random(42)).expect("they fit");
+    let random = voxels(&row, &scenes, 1.0, Pick::Random(42), &mut Scratch::default()).expect("they fit");
     assert_eq!(random.kept[..6], PICKED);
 }
 const PICKED: [u32; 6] = [23_668, 1, 2, 11_837, 23_672, 23_673];
@@ -83,7 +83,7 @@ proptest! {
         size in prop_oneof![Just(0.1f32), Just(1.0), Just(3.0)], key in any::<u64>(),
     ) {
         let (row, scenes) = one(&coord);
-        let first = voxels(&row, &scenes, size, Pick::First).expect("they fit");
+        let first = voxels(&row, &scenes, size, Pick::First, &mut Scratch::default()).expect("they fit");
         let (points, grid) = naive(&coord, size);
         prop_assert_eq!(&first.kept, &points.iter().map(|p| p[0]).collect::<Vec<_>>());
         prop_assert_eq!(&first.counts, &points.iter().map(|p| p.len() as i32).collect::<Vec<_>>());
@@ -91,7 +91,7 @@ proptest! {
         for (voxel, points) in points.iter().enumerate() {
             prop_assert!(points.iter().all(|p| first.inverse[*p as usize] == voxel as i32));
         }
-        let random = voxels(&row, &scenes, size, Pick::Random(key)).expect("they fit");
+        let random = voxels(&row, &scenes, size, Pick::Random(key), &mut Scratch::default()).expect("they fit");
         prop_assert!(random.kept.iter().zip(&points).all(|(kept, points)| points.contains(kept)));
         prop_assert_eq!(Voxels { kept: first.kept.clone(), ..random }, first);
     }
@@ -102,7 +102,7 @@ proptest! {
     ) {
         let coord: Vec<[f32; 3]> = points.iter().map(|p| [f32::from(p.0), 0.5, 0.5]).collect();
         let (row, mut scenes) = one(&coord);
-        let mut made = voxels(&row, &scenes, 1.0, Pick::First).expect("they fit");
+        let mut made = voxels(&row, &scenes, 1.0, Pick::First, &mut Scratch::default()).expect("they fit");
         made.majority(&row, &scenes);
         prop_assert!(made.segment.is_none() || points.is_empty(), "without classes there is no majority");
         scenes[0].segment = Some(points.iter().map(|p| p.1).collect());
