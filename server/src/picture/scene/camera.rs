@@ -81,7 +81,7 @@ impl Camera {
         let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
         for point in all {
             for (axis, direction) in [right, up].into_iter().enumerate() {
-                let at = dot(direction, self.from_middle(point));
+                let at = dot(direction, self.relative(point));
                 low[axis] = low[axis].min(at);
                 high[axis] = high[axis].max(at);
             }
@@ -93,7 +93,8 @@ impl Camera {
         self.origin = [width / 2.0 - middle[0], height / 2.0 + middle[1]];
     }
 
-    fn from_middle(&self, point: [f64; 3]) -> [f64; 3] {
+    /// A point as seen from the middle.
+    fn relative(&self, point: [f64; 3]) -> [f64; 3] {
         [0, 1, 2].map(|axis| point[axis] - self.middle[axis])
     }
 
@@ -105,7 +106,7 @@ impl Camera {
 
     /// Place of a point.
     pub fn place(&self, point: [f64; 3]) -> Place {
-        let [right, up, toward] = self.axes.map(|axis| dot(axis, self.from_middle(point)) * self.scale);
+        let [right, up, toward] = self.axes.map(|axis| dot(axis, self.relative(point)) * self.scale);
         Place { y: self.origin[1] - up, x: self.origin[0] + right, near: toward }
     }
 

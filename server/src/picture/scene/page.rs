@@ -43,7 +43,7 @@ enum Mark<'a> {
     /// A rectangle of one colour.
     Patch(Rect, [u8; 3]),
     /// A panel.
-    Panel(Rect, View<'a>),
+    Panel(Rect, Box<View<'a>>),
 }
 
 /// What a panel shows.
@@ -132,7 +132,7 @@ impl<'a> Plan<'a> {
             let row = text::wrap(&facts(view.cloud, view.camera.as_ref(), shared), columns, 1).remove(0);
             self.marks.push(Mark::Text(y, x, row, Style::DETAIL));
         }
-        self.marks.push(Mark::Panel(rect, view));
+        self.marks.push(Mark::Panel(rect, Box::new(view)));
     }
 
     /// Colours and counts of origins, as many as have room.
