@@ -69,6 +69,7 @@ $(VENV)/ready: $(STOCK)/requirements.txt
 demo: build
 	target/release/mixfeed demo --out demo
 	target/release/mixfeed demo --mixture --out demo
+	target/release/mixfeed demo --points --out demo
 
 # Speed against other loaders: bench.jsonl. BENCH="--quick --only NAME,..." narrows it.
 bench: build

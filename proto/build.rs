@@ -12,7 +12,7 @@ const FILES: [&str; 5] = [
 ];
 
 /// Fields of the job spec that a person writes by name in TOML ("nchw") and the wire carries as an enum.
-const NAMED_ENUMS: [(&str, &str); 14] = [
+const NAMED_ENUMS: [(&str, &str); 16] = [
     ("GroupSpec.exhaustion", "exhaustion"),
     ("OutputSpec.dtype", "dtype"),
     ("OutputSpec.layout", "layout"),
@@ -27,6 +27,8 @@ const NAMED_ENUMS: [(&str, &str); 14] = [
     ("MixtureSpec.transform", "transform"),
     ("MixtureSpec.barrier", "barrier"),
     ("MixtureSpec.reduce", "reduce"),
+    ("PointSpec.unmapped", "unmapped"),
+    ("VoxelSpec.pick", "voxel_pick"),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -58,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-const SPEC_MESSAGES: [&str; 19] = [
+const SPEC_MESSAGES: [&str; 27] = [
     "JobSpec",
     "GroupSpec",
     "ImageSpec",
@@ -78,4 +80,12 @@ const SPEC_MESSAGES: [&str; 19] = [
     "EstimatorSpec",
     "TaskSpec",
     "BoundSpec",
+    "PointSpec",
+    "LabelMap",
+    "Elastic",
+    "PointJitter",
+    "PointColor",
+    "PointDropout",
+    "VoxelSpec",
+    "PointCompat",
 ];

@@ -1,6 +1,6 @@
 //! A batch and typed views on its tensors.
 
-use crate::{Cursor, Error, Tokens, learn::ReportKind, spec::Receipt, wire::Slab};
+use crate::{Cursor, Error, Points, Tokens, learn::ReportKind, spec::Receipt, wire::Slab};
 use half::{bf16, f16, slice::HalfBitsSliceExt};
 use mixfeed_proto as v1;
 use std::{fmt, ops::Range};
@@ -267,6 +267,23 @@ impl Batch {
         Tokens::of(self)
     }
 
+    /// Points of every row, of jobs with `points`.
+    pub fn points(&self) -> Result<Points<'_>, Error> {
+        Points::of(self)
+    }
+
+    /// Offsets in tensor `name`: from 0 to `values`, ascending.
+    pub(crate) fn offsets(&self, name: &str, values: usize) -> Result<&[i64], Error> {
+        let view = self.wanted(name)?;
+        let offsets = view.as_i64()?;
+        let ends = offsets.first() == Some(&0) && offsets.last() == i64::try_from(values).ok().as_ref();
+        if ends && offsets.is_sorted() {
+            Ok(offsets)
+        } else {
+            Err(view.is_not("ascending from 0 to the number of values"))
+        }
+    }
+
     pub(crate) fn wanted(&self, name: &str) -> Result<TensorView<'_>, Error> {
         self.tensor(name).ok_or_else(|| Error::Tensor {
             tensor: name.into(),
@@ -395,5 +412,38 @@ impl<'a> TensorView<'a> {
             found: format!("{} {:?}", self.dtype.name(), self.shape),
             expected: expected.into(),
         }
+    }
+}
+
+/// Batches for tests of views.
+#[cfg(test)]
+pub(crate) mod tests_support {
+    use super::{Batch, Dtype, Meta, Tensor};
+    use crate::wire::Pool;
+    use std::sync::Arc;
+
+    /// Name, element type, shape, offsets, bytes.
+    pub(crate) type Given<'a> = (&'a str, Dtype, &'a [usize], Option<&'a str>, Vec<u8>);
+
+    pub(crate) fn batch(tensors: &[Given<'_>]) -> Batch {
+        let padded = |bytes: &Vec<u8>| bytes.len().next_multiple_of(64);
+        let mut slab = Arc::new(Pool::default()).get(tensors.iter().map(|t| padded(&t.4)).sum());
+        let (mut begin, mut placed) = (0, Vec::new());
+        for (name, dtype, shape, offsets, bytes) in tensors {
+            let range = begin..begin + bytes.len();
+            slab.bytes_mut()[range.clone()].copy_from_slice(bytes);
+            let (name, shape, offsets) = ((*name).into(), shape.to_vec(), offsets.map(String::from));
+            placed.push(Tensor { name, dtype: *dtype, shape, range, offsets });
+            begin += padded(bytes);
+        }
+        Batch::new(Meta::from(mixfeed_proto::BatchHeader::default()), None, slab, placed)
+    }
+
+    pub(crate) fn i32s(values: &[i32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    pub(crate) fn i64s(values: &[i64]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
     }
 }

@@ -30,6 +30,7 @@ mod mixture;
 #[cfg(feature = "ngram")]
 pub mod ngram;
 mod options;
+mod points;
 mod reader;
 mod retry;
 mod status;
@@ -44,6 +45,7 @@ pub use cursor::Cursor;
 pub use error::{Digest, Error, Violation};
 pub use mixture::{Answer, Outcome, SetWeights};
 pub use options::{ClientOptions, EvalOptions, Replay, Resume, Start, StreamOptions};
+pub use points::{Inverse, Points};
 pub use reader::EndOfJob;
 pub use stream::{BatchStream, BlockingBatches, StreamStats};
 pub use tokens::Tokens;
@@ -52,11 +54,12 @@ pub use watch::Watch;
 /// Messages of the contract: job specs, and what servers say about jobs, policies and sources.
 pub mod spec {
     pub use mixfeed_proto::{
-        ColorJitter, Delivery, Dtype, EvalSetInfo, Exhaustion, Granularity, GroupInfo, GroupSpec,
-        HeldOutSpec, ImageLayout, ImageSpec, JobInfo, JobSpec, LabelLayout, LastBatch, LimitSpec, MixSpec,
-        Normalize, OptionInfo, OutputSpec, Packing, Pairing, ParamInfo, PolicyInfo, PolicySpec,
-        RandomErasing, RandomResizedCrop, Receipt, Replacement, ResizeCenterCrop, Schedule, SourceInfo,
-        TokenSpec, Warmup, names,
+        ColorJitter, Delivery, Dtype, Elastic, EvalSetInfo, Exhaustion, Granularity, GroupInfo, GroupSpec,
+        HeldOutSpec, ImageLayout, ImageSpec, JobInfo, JobSpec, LabelLayout, LabelMap, LastBatch, LimitSpec,
+        MixSpec, Normalize, OptionInfo, OutputSpec, Packing, Pairing, ParamInfo, PointColor, PointCompat,
+        PointDropout, PointJitter, PointSpec, PolicyInfo, PolicySpec, RandomErasing, RandomResizedCrop,
+        Receipt, Replacement, ResizeCenterCrop, Schedule, SourceInfo, TokenSpec, Unmapped, VoxelPick,
+        VoxelSpec, Warmup, names,
     };
 }
 

@@ -30,7 +30,7 @@ impl<'a> Tokens<'a> {
         let view = batch.wanted("input_ids")?;
         let ids = view.as_i32()?;
         let rows = match (view.offsets, view.shape) {
-            (Some(offsets), [tokens]) => Rows::Ragged(offsets_of(batch, offsets, *tokens)?),
+            (Some(offsets), [tokens]) => Rows::Ragged(batch.offsets(offsets, *tokens)?),
             (None, [rows, tokens]) => Rows::Equal(*rows, *tokens),
             _ => return Err(view.is_not("of shape (n, seq_len), or (tokens) with offsets")),
         };
@@ -93,7 +93,7 @@ impl<'a> Tokens<'a> {
         let Some(view) = self.batch.tensor("cu_seqlens") else { return Ok(None) };
         let (cuts, shape) = (view.as_i32()?, view.shape);
         let name = view.offsets.ok_or_else(|| view.is_not("with offsets"))?;
-        let offsets = offsets_of(self.batch, name, shape.first().copied().unwrap_or_default())?;
+        let offsets = self.batch.offsets(name, shape.first().copied().unwrap_or_default())?;
         Ok(Tokens { rows: Rows::Ragged(offsets), ..*self }.slice(cuts, row))
     }
 
@@ -117,52 +117,12 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Offsets from 0 to `values`, ascending.
-fn offsets_of<'a>(batch: &'a Batch, name: &str, values: usize) -> Result<&'a [i64], Error> {
-    let view = batch.wanted(name)?;
-    let offsets = view.as_i64()?;
-    let ends = offsets.first() == Some(&0) && offsets.last() == i64::try_from(values).ok().as_ref();
-    if ends && offsets.is_sorted() {
-        Ok(offsets)
-    } else {
-        Err(view.is_not("ascending from 0 to the number of values"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{
         Dtype,
-        batch::{Meta, Tensor},
-        wire::Pool,
+        batch::tests_support::{batch, i32s, i64s},
     };
-    use std::sync::Arc;
-
-    /// Name, element type, shape, offsets, bytes.
-    type Given<'a> = (&'a str, Dtype, &'a [usize], Option<&'a str>, Vec<u8>);
-
-    fn batch(tensors: &[Given<'_>]) -> Batch {
-        let padded = |bytes: &Vec<u8>| bytes.len().next_multiple_of(64);
-        let mut slab = Arc::new(Pool::default()).get(tensors.iter().map(|t| padded(&t.4)).sum());
-        let (mut begin, mut placed) = (0, Vec::new());
-        for (name, dtype, shape, offsets, bytes) in tensors {
-            let range = begin..begin + bytes.len();
-            slab.bytes_mut()[range.clone()].copy_from_slice(bytes);
-            let (name, shape, offsets) = ((*name).into(), shape.to_vec(), offsets.map(String::from));
-            placed.push(Tensor { name, dtype: *dtype, shape, range, offsets });
-            begin += padded(bytes);
-        }
-        Batch::new(Meta::from(mixfeed_proto::BatchHeader::default()), None, slab, placed)
-    }
-
-    fn i32s(values: &[i32]) -> Vec<u8> {
-        values.iter().flat_map(|v| v.to_le_bytes()).collect()
-    }
-
-    fn i64s(values: &[i64]) -> Vec<u8> {
-        values.iter().flat_map(|v| v.to_le_bytes()).collect()
-    }
 
     #[test]
     fn rows_of_equal_length_are_sliced_by_their_shape() {

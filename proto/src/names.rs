@@ -54,13 +54,15 @@ named!(
     "LABEL_LAYOUT_",
     ["pair", "dense", "pair2", "kway", "map", "boxes", "reg", "points"]
 );
+named!(unmapped, v1::Unmapped, "UNMAPPED_", ["ignore", "refuse"]);
+named!(voxel_pick, v1::VoxelPick, "VOXEL_PICK_", ["first", "random"]);
 named!(delivery, v1::Delivery, "DELIVERY_", ["mixed", "recipe", "both"]);
 named!(granularity, v1::Granularity, "GRANULARITY_", ["batch", "pair", "elem", "half"]);
 named!(
     pairing,
     v1::Pairing,
     "PAIRING_",
-    ["flip", "roll1", "perm", "derange", "same_class", "different_class"]
+    ["flip", "roll1", "perm", "derange", "same_class", "different_class", "consecutive"]
 );
 named!(choose, v1::Choose, "CHOOSE_", ["batch", "row"]);
 named!(warmup, v1::Warmup, "WARMUP_", ["linear", "cosine"]);
@@ -96,7 +98,9 @@ mod tests {
             packing,
             transform,
             barrier,
-            reduce
+            reduce,
+            unmapped,
+            voxel_pick
         );
     }
 }

@@ -11,6 +11,8 @@ them; figures are medians over the rounds.
   images_vs_PEER                    JPEG files to mixed batches of 256 x 3 x 224 x 224, samples/s (image_loaders.py)
   images_vs_decode                  the same against decoding alone, one bare decoder a core (decode.rs)
   tokens_per_s, tokens_vs_torch     rows of 1,024 tokens from one raw file, tokens/s (token_loaders.py)
+  points_vs_numpy                   scenes to unions with voxels, scenes/s (point_loaders.py)
+  points_elastic_vs_numpy           the same with elastic distortion
   tokenize_vs_library               text to a token cache, against the encoder alone on all cores (tokenize.rs)
   seek_ms                           a process just started: the position of every slot of step 10,000,000 (seek.rs)
   estimator_64_ms                   64 groups and tasks: from complete evidence to the next directive, slowest method
@@ -38,7 +40,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE / "peers"))
 
 from environment import Unavailable, python  # noqa: E402
-from served import TOKENS, Server  # noqa: E402
+from served import POINTS, TOKENS, Server  # noqa: E402
 
 PROGRAM = ROOT / "target/release/mixfeed"
 DATA = ROOT / "bench-data"
@@ -173,7 +175,7 @@ def tokens(wanted, options):
     command = [python(ROOT, "torchvision"), HERE / "peers/token_loaders.py", file, "--batches", str(batches)]
     for number in range(options.rounds):
         with Server(PROGRAM, file, TOKENS) as server:
-            own.append(server.pull("tokens", 5 * batches, warmup=16)["samples_per_s"] * SEQ_LEN)
+            own.append(server.pull("tokens", 15 * batches, warmup=16)["samples_per_s"] * SEQ_LEN)
         if "tokens_vs_torch" in wanted:
             theirs.append(peer(command)["tokens_per_s"])
         print(f"round {number + 1}: ours {own[-1]:.0f} tokens/s, torch {theirs[-1:]}", file=sys.stderr, flush=True)
@@ -184,6 +186,34 @@ def tokens(wanted, options):
         facts = {"tokens_per_s": round(rate), "peer_tokens_per_s": round(median(theirs))}
         lines["tokens_vs_torch"] = {"ratio": ratio, "peer": "PyTorch DataLoader", **facts, **more}
     yield from ({"bench": bench, **lines[bench]} for bench in wanted)
+
+
+def scene_folder():
+    """Scenes of about 100,000 points from real tiles, made when they are not there."""
+    maker = python(ROOT, "points")
+    subprocess.run([HERE / "peers/get_points.sh", DATA], check=True, env={**os.environ, "PYTHON": str(maker)})
+    command = [maker, HERE / "peers/point_loaders.py", DATA / "scenes", "--make", DATA / "points"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return DATA / "scenes"
+
+
+def points(wanted, options):
+    """Rounds of both jobs of scenes and of their peers, one run after the other."""
+    folder, rates = scene_folder(), {bench: ([], []) for bench in wanted}
+    batches = 2 * options.batches
+    for number in range(options.rounds):
+        for bench, (own, theirs) in rates.items():
+            job, flags = ("elastic", []) if bench == "points_elastic_vs_numpy" else ("plain", ["--no-elastic"])
+            with Server(PROGRAM, folder, POINTS) as server:
+                # A row is a union of two scenes.
+                own.append(2 * server.pull(job, batches, warmup=4)["samples_per_s"])
+            command = [python(ROOT, "points"), HERE / "peers/point_loaders.py", folder, *flags]
+            theirs.append(peer([*command, "--scenes", str(2 * options.batches)])["scenes_per_s"])
+            print(f"round {number + 1}: {bench}: {own[-1]:.1f} and {theirs[-1]:.1f} scenes/s", file=sys.stderr, flush=True)
+    for bench, (own, theirs) in rates.items():
+        facts = {"scenes_per_s": round(median(own), 1), "peer_scenes_per_s": round(median(theirs), 1)}
+        ratio = round(median(own) / median(theirs), 2)
+        yield {"bench": bench, "ratio": ratio, "peer": "NumPy and SciPy", **facts, "rounds": options.rounds}
 
 
 def latency(wanted, options):
@@ -221,6 +251,7 @@ GROUPS = [
     (finished("wire"), ["wire_vs_tcp", "wire_vs_tonic", "wire_gb_per_s"]),
     (images, ["images_vs_torchvision", "images_vs_dali", "images_vs_tfdata", "images_vs_decode"]),
     (tokens, ["tokens_per_s", "tokens_vs_torch"]),
+    (points, ["points_vs_numpy", "points_elastic_vs_numpy"]),
     (finished("tokenize"), ["tokenize_vs_library"]),
     (finished("seek", pictures), ["seek_ms"]),
     (finished("estimate"), ["estimator_64_ms", "estimator_tikmix_m_ms", "estimator_lsq_128_ms", "estimator_1000_ms"]),

@@ -228,7 +228,8 @@ fn again(ready: Ready) -> stream::Body {
         for step in 0.. {
             let extent = Extent { rows: 256, ..Default::default() };
             let mark = Mark::default();
-            if next.send(Next::Step { step, extent, blocks: blocks.len(), mark }).await.is_err() {
+            if next.send(Next::Step { step, extent: Some(extent), blocks: blocks.len(), mark }).await.is_err()
+            {
                 return;
             }
             for (slot, block) in blocks.iter() {

@@ -191,4 +191,6 @@ pub mod flags {
     pub const IDENTITY: u32 = 16;
     /// A class-restricted pairing found no partner; the row was copied.
     pub const NO_PARTNER: u32 = 32;
+    /// Points of the row were left out to keep the step within its budget.
+    pub const THINNED: u32 = 64;
 }

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    mixfeed_server::heap::keep();
     mixfeed_server::cli::main()
 }

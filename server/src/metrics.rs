@@ -16,6 +16,7 @@ const GROUP_WEIGHT: &str = "mixfeed_mixture_weight_ratio";
 const REPLACED: &str = "mixfeed_samples_replaced_total";
 const DROPPED: &str = "mixfeed_samples_dropped_total";
 const PADDED: &str = "mixfeed_samples_padded_total";
+const THINNED: &str = "mixfeed_points_thinned_total";
 const UNPAIRED: &str = "mixfeed_samples_unpaired_total";
 const READ_BYTES: &str = "mixfeed_source_read_bytes_total";
 const READS: &str = "mixfeed_source_requests_total";
@@ -60,6 +61,7 @@ fn describe() {
     describe_counter!(REPLACED, "bad records replaced by another one of their group");
     describe_counter!(DROPPED, "rows not served because they did not fill a last batch");
     describe_counter!(PADDED, "rows repeated to fill a last batch");
+    describe_counter!(THINNED, "points left out to keep steps within max_points");
     describe_counter!(UNPAIRED, "rows copied because a class-restricted pairing found no partner");
     describe_counter!(READ_BYTES, Unit::Bytes, "bytes of records read");
     describe_counter!(READS, "records read, by result");
@@ -248,6 +250,11 @@ pub fn replaced(rows: u64) {
 /// Rows were copied because no partner was found.
 pub fn unpaired(rows: u64) {
     counter!(UNPAIRED).increment(rows);
+}
+
+/// Points were left out to keep steps within their budget.
+pub fn thinned(points: u64) {
+    counter!(THINNED).increment(points);
 }
 
 /// A job ended with rows left over or repeated.

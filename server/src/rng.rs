@@ -7,6 +7,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng};
+use std::sync::LazyLock;
 
 /// What a draw is for. The numbers are part of every job's numerics: never change or reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +39,26 @@ pub enum Draw {
     Order = 18,
     Permutation = 19,
     Probe = 20,
+    /// Points that a scene keeps.
+    SceneKeep = 21,
+    /// Centre of a scene's crop.
+    SceneCrop = 22,
+    SceneShift = 23,
+    SceneFlip = 24,
+    /// Whether a scene is distorted, then the nodes of every pass.
+    SceneElastic = 25,
+    SceneScale = 26,
+    SceneRotate = 27,
+    SceneJitter = 28,
+    /// Brightness, contrast, shift and dropped channels.
+    SceneColour = 29,
+    SceneColourJitter = 30,
+    /// Which point stands for its voxel.
+    SceneVoxel = 31,
 }
 
 /// Number of meanings.
-const DRAWS: u8 = 21;
+const DRAWS: u8 = 32;
 
 /// All draws of one seed and name; building it costs one hash per meaning, [`Stream::at`] none.
 #[derive(Clone, Debug)]
@@ -126,6 +143,13 @@ impl Rng {
         radius * libm::cos(2.0 * std::f64::consts::PI * self.uniform())
     }
 
+    /// Standard normals in f32, for fields of many: a ziggurat (Marsaglia and Tsang 2000) of 256 layers. A value takes
+    /// one 32-bit word, about one in eighty takes more, so what follows in this draw depends on all of them.
+    pub fn normals(&mut self, out: &mut [f32]) {
+        let ziggurat: &Ziggurat = &ZIGGURAT;
+        out.iter_mut().for_each(|value| *value = ziggurat.draw(self));
+    }
+
     /// Natural logarithm of a Gamma(shape, 1) variate, `shape` > 0 (Marsaglia and Tsang 2000). Shapes below one use
     /// the boost in log space: at 0.01 the variate itself underflows.
     pub fn log_gamma(&mut self, shape: f64) -> f64 {
@@ -167,6 +191,74 @@ impl Rng {
         let mut order: Vec<u32> = (0..n as u32).collect();
         self.shuffle(&mut order);
         order
+    }
+}
+
+/// Where the tail of the ziggurat begins, and the area of each of its layers.
+const TAIL: f64 = 3.654_152_885_361_009;
+const AREA: f64 = 0.004_928_673_233_974_655;
+/// Steps of a value across its layer, to either side of 0; they fit an f32 exactly.
+const STEPS: f64 = (1u32 << 23) as f64;
+
+static ZIGGURAT: LazyLock<Ziggurat> = LazyLock::new(Ziggurat::new);
+
+/// 256 layers of equal area that cover the density `exp(-x^2 / 2)`; layer 0 is the base with the tail.
+#[derive(Debug)]
+struct Ziggurat {
+    /// Steps below which a value of the layer lies under the density for certain.
+    sure: [u32; 256],
+    /// Width of a step.
+    step: [f32; 256],
+    /// Density at the right edge of the layer.
+    density: [f64; 256],
+}
+
+impl Ziggurat {
+    fn new() -> Self {
+        let density = |x: f64| libm::exp(-0.5 * x * x);
+        // Right edges from the bottom up; the base is as wide as a box of its whole area would be.
+        let mut edge = [0.0; 257];
+        edge[0] = AREA / density(TAIL);
+        edge[1] = TAIL;
+        for i in 2..256 {
+            edge[i] = libm::sqrt(-2.0 * libm::log(AREA / edge[i - 1] + density(edge[i - 1])));
+        }
+        Ziggurat {
+            sure: std::array::from_fn(|i| (edge[i + 1] / edge[i] * STEPS) as u32),
+            step: std::array::from_fn(|i| (edge[i] / STEPS) as f32),
+            density: std::array::from_fn(|i| density(edge[i])),
+        }
+    }
+
+    #[inline]
+    fn draw(&self, rng: &mut Rng) -> f32 {
+        loop {
+            let word = rng.inner.next_u32();
+            let (layer, steps) = ((word & 255) as usize, word as i32 >> 8);
+            let value = steps as f32 * self.step[layer];
+            if steps.unsigned_abs() < self.sure[layer] {
+                return value;
+            }
+            if let Some(value) = self.edge(layer, value, rng) {
+                return value;
+            }
+        }
+    }
+
+    /// A value of the tail, or `value` if it lies under the density in the part of its layer where not all do.
+    #[cold]
+    fn edge(&self, layer: usize, value: f32, rng: &mut Rng) -> Option<f32> {
+        if layer == 0 {
+            loop {
+                let beyond = -libm::log(rng.uniform_open()) / TAIL;
+                if -2.0 * libm::log(rng.uniform_open()) >= beyond * beyond {
+                    return Some(((TAIL + beyond) as f32).copysign(value));
+                }
+            }
+        }
+        let (low, high) = (self.density[layer], self.density.get(layer + 1).copied().unwrap_or(1.0));
+        let x = f64::from(value);
+        (low + (high - low) * rng.uniform() < libm::exp(-0.5 * x * x)).then_some(value)
     }
 }
 
@@ -242,5 +334,53 @@ mod tests {
         assert!(seen.iter().all(|c| (880..1120).contains(c)), "{seen:?}");
         assert_eq!(rng.below(1), 0);
         assert_eq!(rng.below(0), 0);
+    }
+
+    fn some_normals(n: usize) -> Vec<f32> {
+        let mut values = vec![0.0; n];
+        Stream::new(5, "normals").at(Draw::SceneElastic, 0, 0).normals(&mut values);
+        values
+    }
+
+    #[test]
+    fn normals_are_pinned() {
+        let values = some_normals(1 << 16);
+        let digest = blake3::hash(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+        assert_eq!(&digest.to_hex()[..16], NORMALS, "first {:?}", &values[..3]);
+    }
+    const NORMALS: &str = "50d8563aa6136929";
+
+    #[test]
+    fn normals_follow_their_law() {
+        let n = 1 << 20;
+        let values: Vec<f64> = some_normals(n).into_iter().map(f64::from).collect();
+        // Odd moments 0, even ones 1, 3, 15, 105; their variance is E x^2k - (E x^k)^2. Four standard errors.
+        let wants = [0.0, 1.0, 0.0, 3.0, 0.0, 15.0, 0.0, 105.0];
+        let even = [1.0, 3.0, 15.0, 105.0, 945.0, 10_395.0, 135_135.0, 2_027_025.0];
+        for (k, (want, square)) in (1..).zip(wants.into_iter().zip(even)) {
+            let got = values.iter().map(|x| x.powi(k)).sum::<f64>() / n as f64;
+            let limit = 4.0 * ((square - want * want) / n as f64).sqrt();
+            assert!((got - want).abs() < limit, "moment {k}: {got}, want {want} within {limit}");
+        }
+        let cdf = |x: f64| 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);
+        assert!(ks(values.clone(), cdf) < 2.23 / (n as f64).sqrt());
+        // Each tail, and the steep part of the bottom layers before it.
+        for bound in [2.5, 3.5, TAIL, 4.0] {
+            for side in [1.0, -1.0] {
+                let got = values.iter().filter(|x| side * **x > bound).count() as f64;
+                let want = n as f64 * cdf(-bound);
+                assert!((got - want).abs() < 4.0 * want.sqrt(), "{got} beyond {bound}, want {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn normals_do_not_depend_on_their_neighbours() {
+        let values = some_normals(1 << 20);
+        for lag in 1..8 {
+            let pairs = values.iter().zip(&values[lag..]);
+            let sum: f64 = pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            assert!(sum.abs() < 4.5 * 1024.0, "lag {lag}: {sum}");
+        }
     }
 }

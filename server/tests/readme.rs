@@ -1,7 +1,8 @@
 //! The README's tables of policies and estimators are the registries'.
 #![allow(clippy::unwrap_used)]
 
-use mixfeed_server::{estimate, plan::image};
+use mixfeed_server::estimate;
+use mixfeed_server::plan::{image, points};
 use std::{fs, path::Path};
 
 /// The table between the markers of `what` is `wanted`.
@@ -23,5 +24,6 @@ fn check(what: &str, wanted: &str) {
 #[test]
 fn the_tables_are_the_registries() {
     check("policies", &image::table());
+    check("policies of scenes", &points::table());
     check("estimators", &estimate::table());
 }

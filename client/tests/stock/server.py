@@ -29,6 +29,11 @@ path = {texts}
 tokenizer = "bytes"
 documents = "paragraph"
 groups = "shard"
+
+[sources.tiles]
+kind = "points"
+path = {tiles}
+tile = {{ block = 60.0, stride = 30.0, min_points = 1000 }}
 """
 SECONDS_TO_START = 120
 SECONDS_TO_STOP = 60
@@ -41,7 +46,8 @@ class Server:
         config, self.ready, self.log = folder / "mixfeed.toml", folder / "ready.json", folder / "stderr"
         photos, prose = json.dumps(str(root / "demo-data/photos")), json.dumps(str(root / "LICENSE"))
         texts = json.dumps(str(root / "demo-data/text"))
-        config.write_text(CONFIG.format(path=photos, prose=prose, texts=texts))
+        tiles = json.dumps(str(root / "demo-data/points"))
+        config.write_text(CONFIG.format(path=photos, prose=prose, texts=texts, tiles=tiles))
         program = [root / "target/debug/mixfeed", "serve", "--config", config, "--ready-file", self.ready]
         with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(program, cwd=folder, stdin=subprocess.DEVNULL, stderr=stderr)

@@ -70,10 +70,11 @@ def test_a_closed_job_is_gone(server):
 def test_policies_and_sources_are_listed(stub):
     policies = {p.name for p in stub.ListPolicies(feed_service_pb2.ListPoliciesRequest(), timeout=60).policies}
     assert {"mixup", "cutmix"} <= policies
-    photos, prose, texts = stub.ListSources(feed_service_pb2.ListSourcesRequest(), timeout=60).sources
+    photos, prose, texts, tiles = stub.ListSources(feed_service_pb2.ListSourcesRequest(), timeout=60).sources
     assert (photos.source, photos.kind, photos.records) == ("photos", "folder", 72)
     assert (prose.source, prose.kind) == ("prose", "text") and prose.records > 10
     assert (texts.source, texts.kind, len(texts.groups)) == ("texts", "text", 3)
+    assert (tiles.source, tiles.kind) == ("tiles", "points") and tiles.records > 10
 
 
 def test_health_says_serving(server):

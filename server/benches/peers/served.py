@@ -50,6 +50,39 @@ global_batch = 512
 groups = [{{ group = "tokens" }}]
 tokens = {{ seq_len = 1024, packing = "concat" }}
 """
+# The peer's steps on the peer's scenes: unions of neighbours of 8 scenes a batch.
+POINTS = """
+[server]
+listen = ["127.0.0.1:0"]
+http = ""
+memory = "3GiB"
+prefetch = "512MiB"
+
+[sources.scenes]
+kind = "points"
+path = {folder}
+
+[jobs.plain]
+seed = 1
+global_batch = 8
+mix_block = 8
+groups = [{{ group = "scenes" }}]
+mix = {{ policies = [{{ name = "mix3d" }}], granularity = "half", pairing = "consecutive" }}
+
+[jobs.plain.points]
+max_points = 1000000
+features = ["color"]
+shift = true
+flip_x = 0.5
+flip_y = 0.5
+scale = [0.9, 1.1]
+rotate_z = [-3.141592653589793, 3.141592653589793]
+tilt = [-0.1308996938995747, 0.1308996938995747]
+color = {{ brightness = 0.2, contrast = 0.2, shift = 20.0 }}
+voxel = {{ size = 0.05 }}
+"""
+ELASTIC = "elastic = [{{ granularity = 0.2, magnitude = 0.4 }}, {{ granularity = 0.8, magnitude = 1.6 }}]"
+POINTS += POINTS[POINTS.index("[jobs.plain]") :].replace("plain", "elastic") + ELASTIC + "\n"
 SECONDS_TO_START = 60
 
 

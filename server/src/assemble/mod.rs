@@ -3,16 +3,21 @@
 //! A block is read on a few blocking threads (reads wait for disks, not for cores), then decoded, planned and mixed on
 //! the CPU pool. Rows of tokens are finished where they are read: copying them is all there is to do. Blocks are independent of each other: which server or thread makes them changes nothing.
 
+mod points;
+mod replace;
 mod rows;
 mod slab;
 mod tokens;
 
-pub use rows::{Replaced, Sample, show};
+pub use points::{Mixed, Opened, SceneRow, open};
+pub use replace::{Refusal, Replaced, Sample};
+pub use rows::show;
 pub use slab::{Slab, Slabs};
 pub use tokens::{TokenRow, tokens};
 
 use crate::batch::{Piece, SampleId};
 use crate::decode::DecodeError;
+use crate::exec::points::{columns::Missing, union::UnionError, voxel::VoxelError};
 use crate::job::{Feed, Pipeline, Place};
 use crate::keeper::KeeperError;
 use crate::metrics::{self, Stage};
@@ -41,7 +46,7 @@ pub enum AssembleError {
         /// Source and record.
         record: String,
         /// Why it was refused.
-        reason: DecodeError,
+        reason: Refusal,
         /// Records tried.
         probes: u64,
     },
@@ -80,6 +85,15 @@ pub enum AssembleError {
     /// The mixture cannot say what stands in the step.
     #[error(transparent)]
     Mixture(#[from] KeeperError),
+    /// Rows that cannot be made of their scenes.
+    #[error(transparent)]
+    Union(#[from] UnionError),
+    /// Rows that the job's voxels are too small for.
+    #[error(transparent)]
+    Voxels(#[from] VoxelError),
+    /// Scenes without what a column holds.
+    #[error(transparent)]
+    Missing(#[from] Missing),
     /// A defect of ours; the block is lost, the server is not.
     #[error("internal error while making a block: {0}")]
     Panic(String),
@@ -105,6 +119,10 @@ pub struct Block {
     pub plan: Plan,
     /// Records in the slots, replacements applied.
     pub samples: Vec<Sample>,
+    /// What its rows hold.
+    pub extent: Extent,
+    /// Of scenes: what each row was made of.
+    pub scenes: Vec<SceneRow>,
 }
 
 /// What rows hold.
@@ -116,6 +134,10 @@ pub struct Extent {
     pub tokens: u64,
     /// Pieces of documents, counted only for jobs that send where they begin.
     pub pieces: u64,
+    /// Points that are sent: voxels, where a job has them.
+    pub points: u64,
+    /// Points before voxels, counted only for jobs that send which voxel each became.
+    pub inverse: u64,
 }
 
 impl std::iter::Sum for Extent {
@@ -124,6 +146,8 @@ impl std::iter::Sum for Extent {
             rows: a.rows + b.rows,
             tokens: a.tokens + b.tokens,
             pieces: a.pieces + b.pieces,
+            points: a.points + b.points,
+            inverse: a.inverse + b.inverse,
         })
     }
 }
@@ -178,6 +202,7 @@ impl Assembler {
                 (encoded as usize + clean, feed.rows_of(at.places.len()) * image.bytes())
             }
             Pipeline::Tokens(rule) => (0, tokens::bytes(rule, tokens::extent(rule, &at.places))),
+            Pipeline::Points(rule) => points::cost(feed, rule, at),
         }
     }
 
@@ -189,16 +214,20 @@ impl Assembler {
             }
             Pipeline::Tokens(rule) => {
                 let (tokens, pieces) = (u64::from(rule.seq_len), u64::from(rule.most_pieces()));
-                (0, tokens::bytes(rule, Extent { rows: 1, tokens, pieces }))
+                (0, tokens::bytes(rule, Extent { rows: 1, tokens, pieces, ..Extent::default() }))
             }
+            Pipeline::Points(rule) => points::slot_cost(feed, rule),
         }
     }
 
-    /// Rows of `places`, and tokens and pieces in them; pictures have neither.
-    pub fn extent(feed: &Feed, places: &[Place]) -> Extent {
+    /// What the rows of `places` hold; `None` when only making them tells.
+    pub fn extent(feed: &Feed, places: &[Place]) -> Option<Extent> {
         match &feed.pipeline {
-            Pipeline::Image(_) => Extent { rows: feed.rows_of(places.len()) as u64, tokens: 0, pieces: 0 },
-            Pipeline::Tokens(rule) => tokens::extent(rule, places),
+            Pipeline::Image(_) => {
+                Some(Extent { rows: feed.rows_of(places.len()) as u64, ..Extent::default() })
+            }
+            Pipeline::Tokens(rule) => Some(tokens::extent(rule, places)),
+            Pipeline::Points(_) => None,
         }
     }
 
@@ -228,9 +257,10 @@ impl Assembler {
                 return; // the client left
             }
             // A panic here would take the process down with every other stream.
-            let made = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                let image = feed.image().expect("rows of tokens are made above");
-                rows::make(&feed, image, &at, &encoded, &slabs, permit)
+            let made = std::panic::catch_unwind(AssertUnwindSafe(|| match &feed.pipeline {
+                Pipeline::Image(image) => rows::make(&feed, image, &at, &encoded, &slabs, permit),
+                Pipeline::Points(rule) => points::make(&feed, rule, &at, &encoded, &slabs, permit),
+                Pipeline::Tokens(_) => tokens::make(&feed, &at, &slabs, permit),
             }));
             let _ =
                 answer.send(made.unwrap_or_else(|panic| Err(AssembleError::Panic(message(panic.as_ref())))));
@@ -263,7 +293,7 @@ impl Assembler {
                 let permit = readers.acquire_owned().await.expect("never closed");
                 let run = tokio::task::spawn_blocking(move || {
                     let _permit = permit;
-                    let limit = feed.image().map_or(0, |image| image.limits.max_bytes);
+                    let limit = max_bytes(&feed);
                     ids.into_iter().map(|id| read(&feed, id, limit)).collect::<Result<Vec<_>, _>>()
                 });
                 run.await.unwrap_or_else(|lost| Err(AssembleError::Panic(lost.to_string())))
@@ -275,6 +305,15 @@ impl Assembler {
 
 /// A record's bytes, or why they were not read.
 type Encoded = Result<Bytes, DecodeError>;
+
+/// Largest encoded size of a record in bytes.
+fn max_bytes(feed: &Feed) -> u64 {
+    match &feed.pipeline {
+        Pipeline::Image(image) => image.limits.max_bytes,
+        Pipeline::Points(points) => points.max_bytes,
+        Pipeline::Tokens(_) => 0,
+    }
+}
 
 /// Reads one record; `limit` is the job's of its encoded size.
 fn read(feed: &Feed, id: SampleId, limit: u64) -> Result<Encoded, AssembleError> {

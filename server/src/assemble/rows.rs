@@ -1,8 +1,9 @@
 //! The CPU part of a block: encoded bytes to finished rows.
 
-use super::{AssembleError, Block, BlockAt, Encoded, Slabs, read};
-use crate::batch::{Piece, SampleId, flags};
-use crate::decode::{DecodeError, Decoder, peek};
+use super::replace::{self, Refusal, Sample, settle};
+use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, read};
+use crate::batch::{Piece, flags};
+use crate::decode::{Decoder, peek};
 use crate::exec;
 use crate::job::{Feed, Image, Place};
 use crate::metrics::{self, Stage};
@@ -11,33 +12,6 @@ use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 use std::{cell::RefCell, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
-
-/// Records tried in the place of a bad one.
-const PROBES: u64 = 16;
-
-/// The record in a slot.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// Which one.
-    pub id: SampleId,
-    /// Job's class; -1 when it has none.
-    pub label: i32,
-    /// [`flags::PADDED`] and [`flags::REPLACED`].
-    pub flags: u32,
-    /// The bad record that it replaces.
-    pub replaced: Option<Replaced>,
-}
-
-/// A bad record.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Replaced {
-    /// Source and record.
-    pub record: String,
-    /// Why it was refused.
-    pub reason: DecodeError,
-    /// Records tried until a good one was found, 1..=16.
-    pub probes: u64,
-}
 
 /// A picture with more pixels is decoded alone: formats other than JPEG are decoded whole, at 3 to 6 bytes a pixel and
 /// thread, beside what streams were promised.
@@ -86,7 +60,8 @@ pub(super) fn make(
     Stage::Checksum.done(start);
     count(feed, &samples);
     metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
-    Ok(Block { tensors, plan, samples })
+    let extent = Extent { rows: plan.rows.len() as u64, ..Extent::default() };
+    Ok(Block { tensors, plan, samples, extent, scenes: Vec::new() })
 }
 
 /// A block step by step, for pictures: clean rows of its slots (u8, in the feed's raster), samples and plan.
@@ -116,16 +91,8 @@ fn decode(
         DESK.with_borrow_mut(|desk| sample(feed, at, place, encoded, desk, row))
     };
     let samples = slots.map(one).collect::<Result<Vec<_>, _>>()?;
-    let bad: Vec<&Replaced> = samples.iter().filter_map(|s| s.replaced.as_ref()).collect();
-    metrics::replaced(bad.len() as u64);
-    let limit = image.max_bad_fraction;
-    match (image.tally.add(samples.len() as u64, bad.len() as u64, limit), bad.last()) {
-        (Err((seen, bad)), Some(Replaced { record, reason, .. })) => {
-            let (record, reason) = (record.clone(), reason.to_string());
-            Err(AssembleError::TooManyBad { bad, seen, limit, record, reason })
-        }
-        _ => Ok(samples),
-    }
+    replace::tally(&image.tally, image.max_bad_fraction, samples.iter())?;
+    Ok(samples)
 }
 
 /// Where a picture is drawn for.
@@ -145,28 +112,10 @@ fn sample(
     desk: &mut Desk,
     row: &mut [u8],
 ) -> Result<Sample, AssembleError> {
-    let padded = if place.padded { flags::PADDED } else { 0 };
-    let of = |id: SampleId, flags, replaced| {
-        let group = &feed.groups[id.group as usize];
-        Sample { id, label: group.label(group.record(id.index)), flags, replaced }
-    };
-    let Err(reason) = picture(at, encoded, desk, row) else {
-        return Ok(of(place.id, padded, None));
-    };
-    let record = feed.record_name(place.id);
-    let mut probes = 0;
-    while let Some(id) = feed.order.probe(place, probes).filter(|_| probes < PROBES) {
-        probes += 1;
-        if picture(at, &read(feed, id, at.image.limits.max_bytes)?, desk, row).is_ok() {
-            tracing::warn!(%record, %reason, "bad record replaced");
-            let replaced = Replaced { record, reason, probes };
-            return Ok(of(id, padded | flags::REPLACED, Some(replaced)));
-        }
-    }
-    Err(AssembleError::NoReplacement { record, reason, probes })
+    settle(feed, place, encoded, |_, encoded| picture(at, encoded, desk, row)).map(|((), sample)| sample)
 }
 
-fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Result<(), DecodeError> {
+fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Result<(), Refusal> {
     let At { image, step, slot } = at;
     let bytes = encoded.as_ref().map_err(Clone::clone)?;
     let peek = peek(bytes, image.limits)?;

@@ -6,6 +6,7 @@ use crate::job::{Feed, Place, Tokens};
 use crate::metrics::{self, Stage};
 use crate::pack;
 use crate::plan::Plan;
+use std::sync::{Mutex, PoisonError};
 use std::{collections::BTreeSet, ops::Range, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -74,12 +75,13 @@ pub(super) fn extent(rule: &Tokens, places: &[Place]) -> Extent {
         rows: places.len() as u64,
         tokens: places.iter().map(tokens).sum(),
         pieces: counted.iter().map(|place| u64::from(rule.pieces(place.id))).sum(),
+        ..Extent::default()
     }
 }
 
 /// Bytes of the large tensors.
 pub(super) fn bytes(rule: &Tokens, extent: Extent) -> usize {
-    Parts::new(rule, extent).end
+    Parts::new(rule, extent, false).end
 }
 
 /// Where each large tensor lies in a block's buffer, in descriptor order.
@@ -94,7 +96,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(rule: &Tokens, extent: Extent) -> Parts {
+    /// `full`: no row has padding, so that the mask is [`full_mask`].
+    fn new(rule: &Tokens, extent: Extent, full: bool) -> Parts {
         let (tokens, cuts) = (extent.tokens as usize, (extent.pieces + extent.rows) as usize);
         let mut end = 0;
         let mut part = |wanted: bool, bytes: usize| {
@@ -104,7 +107,7 @@ impl Parts {
         };
         Parts {
             ids: part(true, tokens * 4),
-            mask: part(!rule.ragged(), tokens),
+            mask: part(!rule.ragged() && !full, tokens),
             positions: part(rule.position_ids, tokens * 4),
             segments: part(rule.segment_ids, tokens * 4),
             labels: part(rule.labels, tokens * 4),
@@ -113,7 +116,7 @@ impl Parts {
         }
     }
 
-    /// Those that are sent.
+    /// Those that are sent; an empty one of a block with tokens is a full mask.
     fn sent(self, rule: &Tokens) -> Vec<Range<usize>> {
         let Parts { ids, mask, positions, segments, labels, cuts, .. } = self;
         let all = [
@@ -128,6 +131,16 @@ impl Parts {
     }
 }
 
+/// The mask of rows without padding: the same bytes for every block of its size, made and checksummed once.
+fn full_mask(tokens: usize) -> Piece {
+    static LAST: Mutex<Option<Piece>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some(mask) if mask.bytes.len() == tokens => mask.clone(),
+        _ => last.insert(Piece::new(vec![1; tokens].into())).clone(),
+    }
+}
+
 /// Makes a block.
 pub(super) fn make(
     feed: &Feed,
@@ -137,7 +150,10 @@ pub(super) fn make(
 ) -> Result<Block, AssembleError> {
     let start = Instant::now();
     let rule = feed.tokens().expect("asked by the caller");
-    let parts = Parts::new(rule, extent(rule, &at.places));
+    let extent = extent(rule, &at.places);
+    let filled = |place: &Place| rule.row_tokens(place.id) == rule.seq_len;
+    let full = rule.rule == pack::Rule::Concat && at.places.iter().all(filled);
+    let parts = Parts::new(rule, extent, full);
     let size = if rule.ragged() || rule.cu_seqlens { parts.end.next_multiple_of(GRAIN) } else { parts.end };
     let mut slab = slabs.take(size);
     fill(feed, rule, at, &parts, &mut slab)?;
@@ -147,12 +163,17 @@ pub(super) fn make(
         None => slab,
     };
     let whole = slab.freeze();
-    let tensors = parts.sent(rule).into_iter().map(|range| Piece::new(whole.slice(range))).collect();
+    let mask = parts.mask.start;
+    let piece = |range: Range<usize>| match full && range == (mask..mask) {
+        true => full_mask(extent.tokens as usize),
+        false => Piece::new(whole.slice(range)),
+    };
+    let tensors = parts.sent(rule).into_iter().map(piece).collect();
     Stage::Checksum.done(start);
     let sample = |place: &Place| Sample { id: place.id, label: -1, flags: padded(place), replaced: None };
     let samples: Vec<Sample> = at.places.iter().map(sample).collect();
     rows::count(feed, &samples);
-    Ok(Block { tensors, plan: Plan { rows: Vec::new() }, samples })
+    Ok(Block { tensors, plan: Plan::default(), samples, extent, scenes: Vec::new() })
 }
 
 /// The parts of a buffer that are still to be filled.
@@ -262,7 +283,7 @@ fn row(
         files.read(feed, run, take(&mut left, run.tokens))?;
     }
     ids[len..].fill(rule.pad_id.to_le_bytes());
-    if !rule.ragged() {
+    if !rest.mask.is_empty() {
         let mask = take(&mut rest.mask, width);
         mask[..len].fill(1);
         mask[len..].fill(0);

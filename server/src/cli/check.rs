@@ -3,6 +3,7 @@
 use super::serve;
 use crate::assemble::Assembler;
 use crate::batch::Crop;
+use crate::cloud;
 use crate::config::Config;
 use crate::decode::{DecodeError, Decoder, Limits, peek};
 use crate::source::{Corpus, Source, SourceError};
@@ -18,6 +19,8 @@ const LISTED: usize = 50;
 const READ_TOKENS: usize = 1 << 16;
 /// Limits when no job says otherwise: the defaults of a job spec.
 const LIMITS: Limits = Limits { max_pixels: 100_000_000, max_bytes: 64 << 20 };
+/// The same for scenes.
+const SCENE_LIMITS: cloud::Limits = cloud::Limits { points: 20_000_000 };
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -122,6 +125,9 @@ fn check_documents(corpus: &dyn Corpus, total: usize, most: usize) -> usize {
 
 fn decode(source: &dyn Source, number: usize, decoder: &mut Decoder) -> Result<(), String> {
     let bytes = source.read(number as u32).map_err(|e: SourceError| e.to_string())?;
+    if source.scenes() {
+        return cloud::record(&bytes, &SCENE_LIMITS).map(drop).map_err(|e| e.to_string());
+    }
     let whole = |decoder: &mut Decoder| -> Result<(), DecodeError> {
         let peek = peek(&bytes, LIMITS)?;
         let crop = Crop { y: 0.0, x: 0.0, height: peek.height.into(), width: peek.width.into() };

@@ -1,6 +1,6 @@
 //! `mixfeed demo`.
 
-use super::{learn, photos, serve, sheet::Shown};
+use super::{learn, photos, points, serve, sheet::Shown};
 use crate::job::Feed;
 use crate::picture;
 use crate::plan::image;
@@ -25,6 +25,9 @@ pub struct Args {
     /// Learn the mixture of three embedded texts instead, against equal shares, and plot it.
     #[arg(long)]
     mixture: bool,
+    /// Unite blocks of two embedded survey tiles instead.
+    #[arg(long, conflicts_with = "mixture")]
+    points: bool,
     /// Seed of the job.
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -34,6 +37,9 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.mixture {
         return learn::run(&args.out, args.seed).await;
+    }
+    if args.points {
+        return points::run(&args.out, args.batches, args.seed).await;
     }
     let (stop, stopped) = watch::channel(false);
     let running =

@@ -6,6 +6,7 @@ macro_rules! say {
 }
 
 mod check;
+mod clouds;
 mod demo;
 mod estimators;
 mod fit;
@@ -13,11 +14,13 @@ mod healthcheck;
 mod learn;
 mod mixture;
 mod photos;
+mod points;
 mod policies;
 mod preview;
 mod pull;
 mod serve;
 mod sheet;
+mod tiles;
 mod tokenize;
 
 use clap::{Parser, Subcommand, ValueEnum};

@@ -1,6 +1,6 @@
 //! `mixfeed policies`.
 
-use crate::plan::image;
+use crate::plan::{image, points};
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -13,10 +13,10 @@ pub struct Args {
 /// Prints the registry.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.markdown {
-        say!("{}", image::table().trim_end());
+        say!("{}\n\n{}", image::table().trim_end(), points::table().trim_end());
         return Ok(());
     }
-    for policy in image::POLICIES {
+    for policy in image::POLICIES.iter().chain(points::POLICIES) {
         say!("{}\n  {}\n  {}  {}", policy.name(), policy.summary(), policy.paper(), policy.url());
         for p in policy.params() {
             say!("  {:<12} {} ({}..={}): {}", p.name, p.default, p.min, p.max, p.doc);

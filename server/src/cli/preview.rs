@@ -1,7 +1,8 @@
 //! `mixfeed preview`.
 
-use super::{photos, serve, sheet::Shown};
+use super::{clouds::Clouds, photos, serve, sheet::Shown, tiles};
 use crate::config::Config;
+use crate::plan::points;
 use crate::{job, picture, store};
 use anyhow::{Context, bail};
 use mixfeed_proto as v1;
@@ -35,7 +36,9 @@ pub struct Args {
 
 /// Draws a contact sheet.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let scenes = points::POLICIES.iter().any(|policy| policy.name() == args.policy);
     let (sources, group) = match &args.config {
+        None if scenes => (tiles::sources()?, None),
         None => (photos::sources(), None),
         Some(file) => {
             let config = Config::load(file)?;
@@ -45,19 +48,29 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     // At least two rows in the block: a single one has no partner.
-    let mut spec = photos::job(args.seed, args.rows.max(2), vec![policy(args)?]);
+    let (rows, policies) = (args.rows.max(2), vec![policy(args)?]);
+    let mut spec = match scenes {
+        true => tiles::scan(args.seed, rows, policies),
+        false => photos::job(args.seed, rows, policies),
+    };
     if let Some(group) = group {
         spec.groups[0].group = group;
     }
     let job = job::resolve("preview", spec, &sources)?.open(&store::memory())?;
-    let feed = &job.feed;
-    let shown = Shown::new(feed, 0)?;
-    let rows = 0..args.rows as usize;
-    let lines = rows.map(|i| shown.line(i, &shown.result(i))).collect();
     let subtitle = job.spec.mix.as_ref().and_then(|m| m.policies.first()).map(describe).unwrap_or_default();
-    let sheet = picture::Sheet { title: format!("mixfeed: {}", args.policy), subtitle, lines };
-    std::fs::write(&args.out, sheet.png()?)
-        .with_context(|| format!("cannot write `{}`", args.out.display()))?;
+    let title = format!("mixfeed: {}", args.policy);
+    let png = match scenes {
+        true => {
+            let shown = Clouds::new(&job.feed, 0)?;
+            shown.png(&title, &subtitle, &shown.mixed(args.rows as usize), args.config.is_none())?
+        }
+        false => {
+            let shown = Shown::new(&job.feed, 0)?;
+            let lines = (0..args.rows as usize).map(|i| shown.line(i, &shown.result(i))).collect();
+            picture::Sheet { title, subtitle, lines }.png()?
+        }
+    };
+    std::fs::write(&args.out, png).with_context(|| format!("cannot write `{}`", args.out.display()))?;
     say!("wrote {}", args.out.display());
     Ok(())
 }

@@ -147,6 +147,8 @@ impl ComposeScratch {
                         weigh(level, &shape, own, block.line(*src, plane, y), step);
                     }
                 }
+                // Only policies of points emit these, and a feed of pictures takes its policies from `plan::image`.
+                Op::Union { .. } | Op::Sectors { .. } | Op::Instances { .. } | Op::Bands { .. } => {}
             }
         }
     }

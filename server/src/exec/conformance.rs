@@ -123,7 +123,7 @@ fn own_is_the_mean_of_the_mask_for_every_policy() {
         let args = Args::resolve(&policy.declared(), &Default::default(), &Default::default())
             .expect("defaults are legal");
         for step in 0..50 {
-            let input = PlanInput { height, width, partner: 1, fields: &bank };
+            let input = PlanInput { height, width, base: 0, partner: 1, next: &[1, 0], fields: &bank };
             let mix = policy.draw(&input, &args, &Draws::new(&stream, step, 0, 0));
             let weights = mask(&row(0, 1, mix.ops), height, width);
             let mean = weights.iter().map(|w| f64::from(*w)).sum::<f64>() / weights.len() as f64;
@@ -200,6 +200,9 @@ fn cases(most: usize) -> impl Strategy<Value = (usize, usize, Vec<u8>, Row)> {
 fn src(op: &Op) -> u32 {
     match op {
         Op::Blend { src, .. } | Op::Paste { src, .. } | Op::MaskBlend { src, .. } => *src,
+        more @ (Op::Union { .. } | Op::Sectors { .. } | Op::Instances { .. } | Op::Bands { .. }) => {
+            panic!("{more:?} is not of pictures")
+        }
     }
 }
 

@@ -123,6 +123,8 @@ pub fn mask(row: &Row, height: u32, width: u32) -> Vec<f32> {
                     Line::Runs(runs) => runs.iter().for_each(|r| line[r.0..r.1].fill(0.0)),
                     Line::Weights(weights) => line.iter_mut().zip(weights).for_each(|(w, m)| *w *= m),
                 },
+                // A feed of pictures takes its policies from `plan::image`, none of which emits these.
+                Op::Union { .. } | Op::Sectors { .. } | Op::Instances { .. } | Op::Bands { .. } => {}
             }
         }
     }

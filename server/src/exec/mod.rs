@@ -12,6 +12,7 @@ mod finish;
 mod kernel;
 pub mod labels;
 mod mask;
+pub mod points;
 mod simd;
 mod taps;
 

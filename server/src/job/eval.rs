@@ -23,12 +23,15 @@ pub(super) fn feed(job: &Job, group: &str, batch: u32, pad: bool, held_out: bool
     check.ensure(held.is_some() || !held_out, "held_out", || {
         "is true, but the job holds nothing out; want `held_out` in its spec".into()
     });
-    check.finish()?;
     let groups = held.map_or(&feed.groups, |held| &held.groups).clone();
     let pipeline = match &feed.pipeline {
         Pipeline::Image(image) => Pipeline::Image(Box::new(image.plain(job.spec.seed))),
+        Pipeline::Points(points) => {
+            Pipeline::Points(Box::new(points.plain(&mut check, batch, feed.order.batch())))
+        }
         Pipeline::Tokens(tokens) => Pipeline::Tokens(tokens.of(held.map_or(&tokens.tables, |h| &h.tables))),
     };
+    check.finish()?;
     Ok(Feed {
         classes: feed.classes.clone(),
         order: Order::Eval {

@@ -25,7 +25,7 @@ pub(super) struct Expanded {
     pub entries: Vec<usize>,
 }
 
-/// Expands the groups of `spec` in place. `documents` says which kind of source is wanted.
+/// Expands the groups of `spec` in place.
 ///
 /// # Errors
 /// [`JobError::Unknown`] for a source or group that there is not, [`JobError::Invalid`] at once when there are too many
@@ -34,7 +34,6 @@ pub(super) fn expand(
     check: &mut Check,
     spec: &mut v1::JobSpec,
     sources: &BTreeMap<String, Arc<dyn Source>>,
-    documents: bool,
 ) -> Result<Expanded, JobError> {
     check.ensure(!spec.groups.is_empty(), "groups", || "is empty, want at least one".into());
     let weighted = spec.groups.iter().filter(|g| g.weight.is_some()).count();
@@ -43,6 +42,11 @@ pub(super) fn expand(
     });
     let mut expansion =
         Expansion { sources, known: BTreeMap::new(), classes: Classes::default(), out: Vec::new() };
+    let wanted = match (spec.tokens.is_some(), spec.points.is_some()) {
+        (true, _) => ("documents", "tokens"),
+        (_, true) => ("scenes", "points"),
+        (false, false) => ("pictures", "image"),
+    };
     let (mut entries, mut expanded, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for (number, entry) in spec.groups.iter().enumerate() {
         for group in expansion.expand(entry)? {
@@ -53,9 +57,8 @@ pub(super) fn expand(
                 return std::mem::take(check).finish().map(|()| unreachable!("a misfit was just noted"));
             }
             check.ensure(!group.is_empty(), "groups.group", || format!("`{}` has no record", group.name));
-            check.ensure(group.source.tokens().is_some() == documents, "groups.group", || {
-                let (has, want) = if documents { ("records", "documents") } else { ("documents", "records") };
-                let pipeline = if documents { "tokens" } else { "image" };
+            let (has, (want, pipeline)) = (holds(&*group.source), wanted);
+            check.ensure(has == want, "groups.group", || {
                 format!("`{}` has {has}, want {want} with `{pipeline}`", group.name)
             });
             expanded.push(v1::GroupSpec { group: group.name.clone(), ..entry.clone() });
@@ -90,6 +93,15 @@ pub(super) fn weigh(
         Ok(weights) => groups.iter_mut().zip(weights.shares()).for_each(|(g, w)| g.weight = *w),
         Err(error) if !groups.is_empty() => check.fail("groups.weight", error.to_string()),
         Err(_) => {}
+    }
+}
+
+/// What the records of a source are.
+fn holds(source: &dyn Source) -> &'static str {
+    match (source.tokens().is_some(), source.scenes()) {
+        (true, _) => "documents",
+        (_, true) => "scenes",
+        (false, false) => "pictures",
     }
 }
 

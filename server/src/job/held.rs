@@ -42,7 +42,7 @@ impl Held {
         let Parts { groups, tables } = parts;
         let set = |(g, group): (usize, &JobGroup)| {
             let digest = match pipeline {
-                Pipeline::Image(_) => records(group),
+                Pipeline::Image(_) | Pipeline::Points(_) => records(group),
                 Pipeline::Tokens(_) => documents(group, &tables[g]),
             };
             EvalSet { rows: group.len(), digest }

@@ -2,14 +2,18 @@
 
 use super::check::Check;
 use crate::plan::block::{Granularity, Member, MixRule, Pairing, Warmup};
-use crate::plan::{Args, image};
+use crate::plan::{Args, Policy};
 use mixfeed_proto as v1;
 
 /// Most policies of a job.
 const MAX_POLICIES: usize = 64;
 
-/// How rows are mixed, and the label smoothing; fills in defaults.
-pub(super) fn resolve(check: &mut Check, spec: &mut v1::JobSpec) -> (MixRule, f64) {
+/// How rows are mixed by the policies of a registry, and the label smoothing; fills in defaults.
+pub(super) fn resolve(
+    check: &mut Check,
+    spec: &mut v1::JobSpec,
+    registry: &[&'static dyn Policy],
+) -> (MixRule, f64) {
     use v1::{Granularity as G, Pairing as P, Warmup as W};
     let mut given = spec.mix.clone().unwrap_or_default();
     let granularity = match check.known("mix.granularity", given.granularity) {
@@ -24,14 +28,17 @@ pub(super) fn resolve(check: &mut Check, spec: &mut v1::JobSpec) -> (MixRule, f6
         P::Unspecified if needs_pairs => (P::Flip, Pairing::Flip),
         P::Unspecified | P::Perm => (P::Perm, Pairing::Perm),
         P::Flip => (P::Flip, Pairing::Flip),
+        P::Consecutive => (P::Consecutive, Pairing::Consecutive),
         P::Roll1 => (P::Roll1, Pairing::Roll1),
         P::Derange => (P::Derange, Pairing::Derange),
         P::SameClass => (P::SameClass, Pairing::SameClass),
         P::DifferentClass => (P::DifferentClass, Pairing::DifferentClass),
     };
     given.set_pairing(pairing.0);
-    check.ensure(!needs_pairs || pairing.1 == Pairing::Flip, "mix.pairing", || {
-        "must be flip with granularity pair and half, whose rows are each other's partner".into()
+    let pairs = matches!(pairing.1, Pairing::Flip | Pairing::Consecutive);
+    check.ensure(!needs_pairs || pairs, "mix.pairing", || {
+        "must be flip or consecutive with granularity pair and half, whose rows are each other's partner"
+            .into()
     });
     let choose = match check.known("mix.choose", given.choose) {
         v1::Choose::Unspecified | v1::Choose::Batch => v1::Choose::Batch,
@@ -50,7 +57,7 @@ pub(super) fn resolve(check: &mut Check, spec: &mut v1::JobSpec) -> (MixRule, f6
     let smoothing = given.smoothing;
     check.ensure((0.0..1.0).contains(&smoothing), "mix.smoothing", || format!("is {smoothing}, want 0..<1"));
     let rule = MixRule {
-        members: members(check, &mut given.policies),
+        members: members(check, &mut given.policies, registry),
         granularity: granularity.1,
         pairing: pairing.1,
         choose_per_row: choose == v1::Choose::Row,
@@ -63,15 +70,19 @@ pub(super) fn resolve(check: &mut Check, spec: &mut v1::JobSpec) -> (MixRule, f6
     (rule, smoothing)
 }
 
-fn members(check: &mut Check, policies: &mut [v1::PolicySpec]) -> Vec<Member> {
+fn members(
+    check: &mut Check,
+    policies: &mut [v1::PolicySpec],
+    registry: &[&'static dyn Policy],
+) -> Vec<Member> {
     let mut out = Vec::new();
     check.ensure(policies.len() <= MAX_POLICIES, "mix.policies", || {
         format!("are {}, want at most {MAX_POLICIES}", policies.len())
     });
     for (i, given) in policies.iter_mut().enumerate() {
         let field = format!("mix.policies[{i}]");
-        let Some(policy) = image::by_name(&given.name) else {
-            let known = image::POLICIES.iter().map(|p| p.name()).collect::<Vec<_>>().join(", ");
+        let Some(policy) = registry.iter().copied().find(|p| p.name() == given.name) else {
+            let known = registry.iter().map(|p| p.name()).collect::<Vec<_>>().join(", ");
             check.fail(&format!("{field}.name"), format!("is `{}`, want one of {known}", given.name));
             continue;
         };

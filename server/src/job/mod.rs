@@ -8,6 +8,7 @@ mod learn;
 mod mix;
 mod order;
 mod pictures;
+mod points;
 mod registry;
 mod resolve;
 mod tokens;
@@ -16,6 +17,7 @@ pub use check::Violation;
 pub use held::{EvalSet, Held};
 pub use order::{Order, Place, places};
 pub use pictures::{Image, LabelRule, Tally};
+pub use points::{Attribute, Labels, Points, VoxelPick, VoxelRule};
 pub use registry::Jobs;
 pub use resolve::{Draft, MAX_BATCH, resolve};
 pub use tokens::Tokens;
@@ -24,6 +26,7 @@ use crate::batch::SampleId;
 use crate::keeper::{Keeper, KeeperError};
 use crate::mixture::Slot;
 use crate::pack::Rule;
+use crate::plan::block::MixRule;
 use crate::source::Source;
 use mixfeed_proto as v1;
 use std::sync::Arc;
@@ -179,6 +182,8 @@ pub enum Pipeline {
     Image(Box<Image>),
     /// Packed rows of token ids.
     Tokens(Tokens),
+    /// Scenes of points.
+    Points(Box<Points>),
 }
 
 impl Pipeline {
@@ -186,7 +191,7 @@ impl Pipeline {
     fn size(&self, g: usize, group: &JobGroup) -> u64 {
         match self {
             Pipeline::Tokens(tokens) if tokens.ragged() => tokens.tables[g].tokens(),
-            Pipeline::Tokens(_) | Pipeline::Image(_) => group.len(),
+            Pipeline::Tokens(_) | Pipeline::Image(_) | Pipeline::Points(_) => group.len(),
         }
     }
 }
@@ -196,7 +201,7 @@ impl Pipeline {
     fn epoch(&self, g: usize, group: &JobGroup) -> u64 {
         match self {
             Pipeline::Tokens(tokens) => tokens.tables[g].tokens(),
-            Pipeline::Image(_) => group.len(),
+            Pipeline::Image(_) | Pipeline::Points(_) => group.len(),
         }
     }
 }
@@ -226,15 +231,32 @@ impl Feed {
     pub fn image(&self) -> Option<&Image> {
         match &self.pipeline {
             Pipeline::Image(image) => Some(image),
-            Pipeline::Tokens(_) => None,
+            Pipeline::Tokens(_) | Pipeline::Points(_) => None,
         }
     }
 
     /// How documents become rows; `None` for jobs without documents.
     pub fn tokens(&self) -> Option<&Tokens> {
         match &self.pipeline {
-            Pipeline::Image(_) => None,
+            Pipeline::Image(_) | Pipeline::Points(_) => None,
             Pipeline::Tokens(tokens) => Some(tokens),
+        }
+    }
+
+    /// How scenes become rows; `None` for jobs without scenes.
+    pub fn points(&self) -> Option<&Points> {
+        match &self.pipeline {
+            Pipeline::Image(_) | Pipeline::Tokens(_) => None,
+            Pipeline::Points(points) => Some(points),
+        }
+    }
+
+    /// How rows are mixed; `None` where they are not.
+    pub fn mix(&self) -> Option<&MixRule> {
+        match &self.pipeline {
+            Pipeline::Image(image) => Some(&image.mix),
+            Pipeline::Points(points) => Some(&points.mix),
+            Pipeline::Tokens(_) => None,
         }
     }
 
@@ -288,7 +310,7 @@ impl Feed {
 
     /// Output rows of a block of `slots`.
     pub fn rows_of(&self, slots: usize) -> usize {
-        self.image().map_or(slots, |image| image.mix.rows_of(slots))
+        self.mix().map_or(slots, |mix| mix.rows_of(slots))
     }
 
     /// Output rows of `slots` consecutive slots that begin with a block.

@@ -6,6 +6,7 @@ use crate::decode::Limits;
 use crate::exec::Format;
 use crate::plan::block::{Granularity, MixRule};
 use crate::plan::fields::Bank;
+use crate::plan::image;
 use crate::plan::view::{self, CropRule, EraseRule, JitterRule, ViewRule};
 use crate::rng::Stream;
 use mixfeed_proto as v1;
@@ -121,7 +122,7 @@ pub(super) fn resolve(
     spec.output = Some(output);
     check.ensure(!dense || classes > 0, "output.labels", || "is dense, but no group has classes".into());
     dense_fits(check, "output.labels", dense, spec.global_batch.clamp(1, MAX_BATCH), classes);
-    let (mix, smoothing) = mix::resolve(check, spec);
+    let (mix, smoothing) = mix::resolve(check, spec, image::POLICIES);
     let limits = limits(check, spec);
     let max_bad = *spec.max_bad_fraction.get_or_insert(0.01);
     check.within("max_bad_fraction", max_bad, 0.0, 1.0);
@@ -279,6 +280,7 @@ fn limits(check: &mut Check, spec: &mut v1::JobSpec) -> Limits {
     if limits.max_record_bytes == 0 {
         limits.max_record_bytes = 64 << 20;
     }
+    check.ensure(limits.max_points == 0, "limits.max_points", || "is of scenes, the job has `image`".into());
     check.ensure(limits.max_pixels <= 1 << 30, "limits.max_pixels", || {
         format!("is {}, want at most 2^30", limits.max_pixels)
     });
@@ -288,7 +290,8 @@ fn limits(check: &mut Check, spec: &mut v1::JobSpec) -> Limits {
     Limits { max_pixels: limits.max_pixels, max_bytes: limits.max_record_bytes }
 }
 
-fn mean_record_bytes(groups: &[JobGroup]) -> u64 {
+/// Encoded size of a record in bytes, on average.
+pub(super) fn mean_record_bytes(groups: &[JobGroup]) -> u64 {
     let of = |g: &JobGroup| {
         let records = &g.source.index().records;
         (0..g.records()).filter_map(|i| records.get(g.record(i) as usize)).map(|r| r.size).sum::<u64>()

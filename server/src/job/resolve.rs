@@ -5,7 +5,7 @@ use super::{
     Feed, Job, JobError, JobGroup, NUMERICS, Order, Pipeline,
     groups::{self, Expanded},
     held::{self, Held},
-    hex, learn, pictures, tokens,
+    hex, learn, pictures, points, tokens,
 };
 use crate::keeper::{Keeper, Live, Rules};
 use crate::mixture::{Costs, Entry, EntryKind, LastBatch, Sequence, Weights};
@@ -69,15 +69,14 @@ pub fn resolve(
     if spec.numerics != NUMERICS {
         return Err(JobError::Numerics { asked: spec.numerics });
     }
-    let documents = spec.tokens.is_some();
     one_pipeline(&mut check, &spec);
-    let Expanded { mut groups, classes, entries } =
-        groups::expand(&mut check, &mut spec, sources, documents)?;
+    let Expanded { mut groups, classes, entries } = groups::expand(&mut check, &mut spec, sources)?;
     let mut held = held::split(&mut check, &mut spec, &mut groups);
     let batch = batch(&mut check, &mut spec);
-    let pipeline = match documents {
-        true => Pipeline::Tokens(tokens::resolve(&mut check, &mut spec, &mut groups, &mut held)),
-        false => {
+    let pipeline = match (spec.tokens.is_some(), spec.points.is_some()) {
+        (true, _) => Pipeline::Tokens(tokens::resolve(&mut check, &mut spec, &mut groups, &mut held)),
+        (_, true) => Pipeline::Points(Box::new(points::resolve(&mut check, &mut spec, &groups))),
+        (false, false) => {
             let image = pictures::resolve(&mut check, &mut spec, &groups, classes.len())?;
             Pipeline::Image(Box::new(image))
         }
@@ -101,7 +100,7 @@ pub fn resolve(
     check.finish()?;
     let costs = || match &pipeline {
         Pipeline::Tokens(tokens) if tokens.ragged() => Costs::Varying(Arc::new(tokens.costs())),
-        Pipeline::Tokens(_) | Pipeline::Image(_) => Costs::Equal,
+        Pipeline::Tokens(_) | Pipeline::Image(_) | Pipeline::Points(_) => Costs::Equal,
     };
     let rows = u64::from(batch);
     let sequence = || Sequence::new(spec.seed, exhaustion.clone(), costs(), rows, last, spec.max_steps);
@@ -131,21 +130,23 @@ fn log_vocabulary(groups: &[JobGroup]) -> Option<f64> {
     known.and_then(|all| all.into_iter().max()).map(|ids| libm::log(ids as f64))
 }
 
-/// A job shows pictures or documents.
+/// A job shows pictures, documents or scenes.
 fn one_pipeline(check: &mut Check, spec: &v1::JobSpec) {
+    let (tokens, points) = (spec.tokens.is_some(), spec.points.is_some());
     let excluded = [
-        ("image", spec.image.is_some()),
-        ("mix", spec.mix.is_some()),
-        ("output", spec.output.is_some()),
-        ("limits", spec.limits.is_some()),
-        ("max_bad_fraction", spec.max_bad_fraction.is_some()),
+        ("image", spec.image.is_some(), tokens || points),
+        ("mix", spec.mix.is_some(), tokens),
+        ("output", spec.output.is_some(), tokens || points),
+        ("limits", spec.limits.is_some(), tokens),
+        ("max_bad_fraction", spec.max_bad_fraction.is_some(), tokens),
+        ("points", points, tokens),
     ];
-    for (field, given) in excluded {
-        check
-            .ensure(spec.tokens.is_none() || !given, field, || "is of pictures, the job has `tokens`".into());
+    for (field, given, excluded) in excluded {
+        let pipeline = if tokens { "tokens" } else { "points" };
+        check.ensure(!excluded || !given, field, || format!("means nothing to a job with `{pipeline}`"));
     }
-    check.ensure(spec.tokens.is_some() || spec.image.is_some(), "image", || {
-        "is missing, want `image` or `tokens`".into()
+    check.ensure(tokens || points || spec.image.is_some(), "image", || {
+        "is missing, want `image`, `tokens` or `points`".into()
     });
 }
 

@@ -7,6 +7,7 @@ mod canvas;
 mod layout;
 mod plot;
 mod scale;
+pub mod scene;
 mod text;
 
 #[cfg(test)]
@@ -187,6 +188,18 @@ pub enum PictureError {
         width: u32,
         /// Bytes it holds.
         found: usize,
+    },
+    /// A scene has an attribute of another length than its points.
+    #[error("`{field}` of {what} has {found} entries, want one for each of the {points} points")]
+    Points {
+        /// Which scene: "`tile.laz` of example 3", "the union of example 0".
+        what: String,
+        /// "class", "color", "origin".
+        field: &'static str,
+        /// Entries it has.
+        found: usize,
+        /// Points of the scene.
+        points: usize,
     },
     /// The page would be too large.
     #[error(

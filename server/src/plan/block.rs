@@ -18,8 +18,9 @@ pub enum Granularity {
     Pair,
     /// The row.
     Elem,
-    /// The row; only the first half of the block is returned, the middle row of an odd block included. With
-    /// [`Pairing::Flip`] each is mixed with a row of the other half.
+    /// The row; only the first half of the block is returned, the middle row of an odd block included, or with
+    /// [`Pairing::Consecutive`] every second row from the first. With either that and [`Pairing::Flip`] each is mixed
+    /// with a row that is not returned.
     Half,
 }
 
@@ -28,6 +29,8 @@ pub enum Granularity {
 pub enum Pairing {
     /// `n - 1 - i`.
     Flip,
+    /// Rows `2 k` and `2 k + 1` are each other's; an odd last row is its own.
+    Consecutive,
     /// `i - 1 mod n`.
     Roll1,
     /// A uniform permutation, fixed points included.
@@ -103,6 +106,12 @@ impl MixRule {
     pub fn rows_of(&self, n: usize) -> usize {
         if self.granularity == Granularity::Half { n.div_ceil(2) } else { n }
     }
+
+    /// Slot of the block that output row `row` starts from.
+    fn base_of(&self, row: usize) -> usize {
+        let every_second = self.granularity == Granularity::Half && self.pairing == Pairing::Consecutive;
+        if every_second { 2 * row } else { row }
+    }
 }
 
 /// Where a block is: everything that a draw may depend on.
@@ -127,9 +136,11 @@ pub fn block(rule: &MixRule, place: &Place<'_>, labels: &[i32]) -> Plan {
     let out = rule.rows_of(labels.len());
     let partners = partners(rule.pairing, place, labels);
     let clean = clean_rows(rule, place, out);
+    let next: Vec<u32> = partners.iter().enumerate().map(|(i, p)| p.unwrap_or(i) as u32).collect();
     let gate = rule.gate_at(place.epoch);
-    let rows = (0..out).map(|i| {
-        if rule.members.is_empty() || clean[i] {
+    let rows = (0..out).map(|row| {
+        let i = rule.base_of(row);
+        if rule.members.is_empty() || clean[row] {
             return plain(i, 0);
         }
         let Some(partner) = partners[i] else { return plain(i, flags::NO_PARTNER) };
@@ -138,7 +149,7 @@ pub fn block(rule: &MixRule, place: &Place<'_>, labels: &[i32]) -> Plan {
         if !draws.unit(Draw::Gate).chance(gate) {
             return plain(i, 0);
         }
-        mixed(rule, place, &draws, labels, i, partner)
+        mixed(rule, place, &draws, labels, i, &next)
     });
     Plan { rows: rows.collect() }
 }
@@ -156,19 +167,20 @@ fn plain(i: usize, why: u32) -> Row {
     }
 }
 
-/// Row `i` mixed with `partner` by the policy that the draws choose.
+/// Row `i` mixed with its partner, `next[i]`, by the policy that the draws choose.
 fn mixed(
     rule: &MixRule,
     place: &Place<'_>,
     draws: &Draws<'_>,
     labels: &[i32],
     i: usize,
-    partner: usize,
+    next: &[u32],
 ) -> Row {
+    let partner = next[i] as usize;
     let chosen = choose(rule, place, draws);
     let member = &rule.members[chosen];
     let (height, width) = place.size;
-    let input = PlanInput { height, width, partner: partner as u32, fields: place.fields };
+    let input = PlanInput { height, width, base: i as u32, partner: next[i], next, fields: place.fields };
     let mut mix = member.policy.draw(&input, &member.args, draws);
     if partner == i {
         // A row mixed with itself is itself; running the ops would only add rounding.
@@ -240,6 +252,8 @@ fn partners(pairing: Pairing, place: &Place<'_>, labels: &[i32]) -> Vec<Option<u
     let all = |order: Vec<u32>| order.into_iter().map(|p| Some(p as usize)).collect();
     match pairing {
         Pairing::Flip => (0..n).map(|i| Some(n - 1 - i)).collect(),
+        // The last row of an odd block has nobody behind it.
+        Pairing::Consecutive => (0..n).map(|i| Some((i ^ 1).min(n - 1))).collect(),
         Pairing::Roll1 => (0..n).map(|i| Some((i + n - 1) % n)).collect(),
         Pairing::Perm => all(rng.permutation(n)),
         Pairing::Derange => all(derangement(n, &mut rng)),

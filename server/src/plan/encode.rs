@@ -39,6 +39,28 @@ fn encode_op(op: &Op, out: &mut Vec<u8>) {
             words(out, &[*src]);
             encode_mask(mask, out);
         }
+        Op::Union { scenes } => {
+            out.push(4);
+            length(out, scenes.len());
+            words(out, scenes);
+        }
+        Op::Sectors { src, from, to } => {
+            out.push(5);
+            words(out, &[*src, from.to_bits(), to.to_bits()]);
+        }
+        Op::Instances { src, classes, angles } => {
+            out.push(6);
+            words(out, &[*src]);
+            length(out, classes.len());
+            classes.iter().for_each(|c| out.extend(c.to_le_bytes()));
+            floats(out, angles);
+        }
+        Op::Bands { src, edges, odd } => {
+            out.push(7);
+            words(out, &[*src]);
+            floats(out, edges);
+            out.push(u8::from(*odd));
+        }
     }
 }
 
@@ -103,6 +125,12 @@ mod tests {
         let cells = |cell, columns, keep: &[bool]| mask(Mask::Cells { cell, columns, keep: keep.into() });
         let bump =
             |rows: &[f32], columns: &[f32]| mask(Mask::Bump { rows: rows.into(), columns: columns.into() });
+        let instances = |src, classes: &[i32], angles: &[f32]| Op::Instances {
+            src,
+            classes: classes.into(),
+            angles: angles.to_vec(),
+        };
+        let bands = |src, edges: &[f32], odd| Op::Bands { src, edges: edges.into(), odd };
         let lattice = |crop, cell, hole| mask(Mask::Lattice { crop, cell, hole });
         vec![
             Op::Blend { src: 1, lambda: 0.25, rest: 0.75 },
@@ -133,6 +161,24 @@ mod tests {
             ranks(0, (1, 2), 3, 0),
             mask(Mask::Weights([0.5f32].as_slice().into())),
             mask(Mask::Weights([0.5f32, 0.5].as_slice().into())),
+            Op::Union { scenes: vec![1] },
+            Op::Union { scenes: vec![2] },
+            Op::Union { scenes: vec![1, 2] },
+            Op::Sectors { src: 1, from: 0.25, to: 0.5 },
+            Op::Sectors { src: 2, from: 0.25, to: 0.5 },
+            Op::Sectors { src: 1, from: 0.125, to: 0.5 },
+            Op::Sectors { src: 1, from: 0.25, to: 0.75 },
+            instances(1, &[3], &[0.5]),
+            instances(2, &[3], &[0.5]),
+            instances(1, &[4], &[0.5]),
+            instances(1, &[3, 4], &[0.5]),
+            instances(1, &[3], &[0.25]),
+            instances(1, &[3], &[0.5, 0.25]),
+            bands(1, &[0.5], false),
+            bands(2, &[0.5], false),
+            bands(1, &[0.25], false),
+            bands(1, &[0.25, 0.5], false),
+            bands(1, &[0.5], true),
         ]
     }
 
@@ -178,5 +224,26 @@ mod tests {
             &[1, 0, 0, 0, 0, 0, 0, 0, 1, 7, 0, 0, 0, 0, 0, 0x80, 0x3f, 0, 0, 0, 0],
         ];
         assert_eq!(bytes, want.concat());
+    }
+
+    #[test]
+    fn the_layout_of_ops_on_points_is_fixed() {
+        let bytes = |op: Op| {
+            let mut out = Vec::new();
+            encode_op(&op, &mut out);
+            out
+        };
+        let (one, two) = ([0, 0, 0x80, 0x3f], [0, 0, 0, 0x40]);
+        let (word, count) = (|n: u8| vec![n, 0, 0, 0], |n: u8| vec![n, 0, 0, 0, 0, 0, 0, 0]);
+        let union = Op::Union { scenes: vec![7, 3] };
+        assert_eq!(bytes(union), [vec![4], count(2), word(7), word(3)].concat());
+        let sectors = Op::Sectors { src: 7, from: 1.0, to: 2.0 };
+        assert_eq!(bytes(sectors), [vec![5], word(7), one.to_vec(), two.to_vec()].concat());
+        let instances = Op::Instances { src: 7, classes: [-1].into(), angles: vec![1.0, 2.0] };
+        let classes = [count(1), vec![255; 4]].concat();
+        let angles = [count(2), one.to_vec(), two.to_vec()].concat();
+        assert_eq!(bytes(instances), [vec![6], word(7), classes, angles].concat());
+        let bands = Op::Bands { src: 7, edges: [1.0].into(), odd: true };
+        assert_eq!(bytes(bands), [vec![7], word(7), count(1), one.to_vec(), vec![1]].concat());
     }
 }

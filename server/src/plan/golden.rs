@@ -6,7 +6,7 @@
 use super::block::{self, Granularity, Member, MixRule, Pairing, Place};
 use super::fields::{Bank, Spectrum};
 use super::view::{self, CropRule, EraseRule, JitterRule, View, ViewRule};
-use super::{Args, Policy, image};
+use super::{Args, Policy, image, points};
 use crate::batch::{Format, Peek};
 use crate::rng::Stream;
 use std::collections::BTreeMap;
@@ -67,6 +67,21 @@ fn policy_lines(out: &mut String) {
     }
 }
 
+/// Policies of point clouds, which see no raster: every granularity, odd blocks and blocks of one.
+fn point_lines(out: &mut String) {
+    for policy in points::POLICIES {
+        for granularity in [Granularity::Batch, Granularity::Pair, Granularity::Elem, Granularity::Half] {
+            for (pairing, n) in [(Pairing::Consecutive, 1), (Pairing::Consecutive, 9), (Pairing::Derange, 31)]
+            {
+                let rule = MixRule { granularity, pairing, ..rule(*policy, &BTreeMap::new()) };
+                let digest = digest(&plans(&rule, (1, 1), n));
+                writeln!(out, "points {} {granularity:?} {pairing:?} rows={n} {digest}", policy.name())
+                    .expect("a string");
+            }
+        }
+    }
+}
+
 fn block_lines(out: &mut String) {
     let none = BTreeMap::new();
     let both = ["mixup", "cutmix"].map(|name| image::by_name(name).expect("registered"));
@@ -78,6 +93,7 @@ fn block_lines(out: &mut String) {
         Pairing::Derange,
         Pairing::SameClass,
         Pairing::DifferentClass,
+        Pairing::Consecutive,
     ] {
         for choose_per_row in [false, true] {
             let rule = MixRule { members: members.to_vec(), pairing, choose_per_row, ..rule(both[0], &none) };
@@ -128,6 +144,7 @@ fn view_lines(out: &mut String) {
 fn plans_have_not_changed() {
     let mut now = String::new();
     policy_lines(&mut now);
+    point_lines(&mut now);
     block_lines(&mut now);
     field_lines(&mut now);
     view_lines(&mut now);

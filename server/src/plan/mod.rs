@@ -11,6 +11,8 @@ pub mod fields;
 #[cfg(test)]
 mod golden;
 pub mod image;
+pub mod points;
+pub mod scene;
 mod shared;
 pub mod view;
 
@@ -133,6 +135,40 @@ pub enum Op {
         /// Weight of the base.
         mask: Mask,
     },
+    /// Points: whole scenes after what is there.
+    Union {
+        /// Rows of the block, in order.
+        scenes: Vec<u32>,
+    },
+    /// Points: those in a sector of azimuth leave, those of `src` in it come. The azimuth `atan2(y, x)`, in radians, is
+    /// in the sector where it, or it and a full turn either way, lies in `from..to`.
+    Sectors {
+        /// Row of the block.
+        src: u32,
+        /// First azimuth inside, about `-pi..pi`.
+        from: f32,
+        /// First azimuth outside, above `from` by at most a full turn.
+        to: f32,
+    },
+    /// Points: those of `src` that have one of the classes come once per angle, turned about z.
+    Instances {
+        /// Row of the block.
+        src: u32,
+        /// Classes, ascending.
+        classes: Arc<[i32]>,
+        /// Radians, counter-clockwise; 0 is a plain copy.
+        angles: Vec<f32>,
+    },
+    /// Points: the inclination `atan2(z, hypot(x, y))` is cut into `edges + 1` bands, numbered from the lowest. The odd
+    /// ones leave and those of `src` come.
+    Bands {
+        /// Row of the block.
+        src: u32,
+        /// Ascending, radians; an edge belongs to the band above it.
+        edges: Arc<[f32]>,
+        /// The even bands leave and come instead.
+        odd: bool,
+    },
 }
 
 /// One output row.
@@ -159,7 +195,12 @@ impl Row {
     pub fn rect(&self) -> Rect {
         let pasted = |op: &Op| match op {
             Op::Paste { dst_rect, .. } => Some(*dst_rect),
-            Op::Blend { .. } | Op::MaskBlend { .. } => None,
+            Op::Blend { .. }
+            | Op::MaskBlend { .. }
+            | Op::Union { .. }
+            | Op::Sectors { .. }
+            | Op::Instances { .. }
+            | Op::Bands { .. } => None,
         };
         self.ops.iter().find_map(pasted).unwrap_or_default()
     }
@@ -179,8 +220,12 @@ pub struct PlanInput<'a> {
     pub height: u32,
     /// Columns of the output raster, >= 1.
     pub width: u32,
+    /// Row of the block that is mixed.
+    pub base: u32,
     /// Row of the block to mix with.
     pub partner: u32,
+    /// Partner of every row of the block, the row itself where it has none; `next[base]` is `partner`.
+    pub next: &'a [u32],
     /// Random fields of the job, made on demand.
     pub fields: &'a fields::Bank,
 }
@@ -188,7 +233,7 @@ pub struct PlanInput<'a> {
 /// What a policy decides for one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
-    /// Ops with `src` = the given partner; empty means a copy.
+    /// Ops with `src` = the given partner, or rows reached through `next`; empty means a copy.
     pub ops: Vec<Op>,
     /// Lambda as drawn.
     pub sampled: f64,

@@ -90,6 +90,9 @@ pub fn of_assemble(error: &AssembleError) -> Status {
         AssembleError::TooManyBad { .. } => status(Code::DataLoss, "BAD_RECORDS", error),
         AssembleError::TooLarge { .. } => status(Code::ResourceExhausted, "BLOCK_TOO_LARGE", error),
         AssembleError::Differs { .. } => status(Code::DataLoss, "REPLAY_DIFFERS", error),
+        AssembleError::Union(_) | AssembleError::Voxels(_) | AssembleError::Missing(_) => {
+            status(Code::FailedPrecondition, "SCENES_DO_NOT_FIT", error)
+        }
         AssembleError::Mixture(keeper) => of_keeper(keeper),
         AssembleError::Panic(_) => status(Code::Internal, "DEFECT", error),
     }

@@ -1,6 +1,6 @@
 //! What the operator's TOML file says about a source, checked before anything is read.
 
-use super::{Source, SourceError, folder, parquet, tar, text, tokens};
+use super::{Source, SourceError, folder, parquet, points, tar, text, tokens};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 };
 
 /// One `[sources.NAME]` table.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Declaration {
     /// How records are stored.
@@ -54,6 +54,20 @@ pub struct Declaration {
     pub eod: Option<u32>,
     /// Type of the ids of raw token files; default "u16".
     pub dtype: Option<Width>,
+    /// Cuts large scenes into overlapping blocks, each of them a record.
+    pub tile: Option<Tile>,
+}
+
+/// Square blocks over x and y, in the unit of the coordinates.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tile {
+    /// Side of a block, > 0.
+    pub block: f64,
+    /// From one block to the next, block / 16 <= stride <= block; default: the block, without overlap.
+    pub stride: Option<f64>,
+    /// Blocks of fewer points are left out; default 1,024.
+    pub min_points: Option<u64>,
 }
 
 /// What a document of a plain text file is.
@@ -104,6 +118,8 @@ pub enum Kind {
     Tokens,
     /// Files of text that are tokenised once.
     Text,
+    /// Scenes of points: LAS, LAZ, PLY, NumPy and KITTI files, or folders of NumPy files, one scene each.
+    Points,
 }
 
 impl Kind {
@@ -115,6 +131,7 @@ impl Kind {
             Kind::Parquet => "parquet",
             Kind::Tokens => "tokens",
             Kind::Text => "text",
+            Kind::Points => "points",
         }
     }
 }
@@ -190,6 +207,7 @@ impl Declaration {
             text_column: None,
             eod: None,
             dtype: None,
+            tile: None,
         }
     }
 }
@@ -212,6 +230,7 @@ pub fn open(
         Kind::Parquet => Arc::new(parquet::Parquet::open(&rules, progress)?),
         Kind::Tokens => Arc::new(tokens::open(&rules, progress)?),
         Kind::Text => Arc::new(text::open(&rules, progress)?),
+        Kind::Points => Arc::new(points::open(&rules, progress)?),
     })
 }
 
@@ -239,12 +258,12 @@ impl<'a> Rules<'a> {
             _ if d.json_field.is_some() => LabelFrom::Json,
             Kind::Folder => LabelFrom::Folder,
             Kind::Tar => LabelFrom::Cls,
-            Kind::Parquet | Kind::Tokens | Kind::Text => LabelFrom::None,
+            Kind::Parquet | Kind::Tokens | Kind::Text | Kind::Points => LabelFrom::None,
         });
         let groups = d.groups.clone().unwrap_or(match d.kind {
             _ if d.group_column.is_some() => GroupBy::Column,
             Kind::Folder => GroupBy::Class,
-            Kind::Tar | Kind::Parquet | Kind::Tokens | Kind::Text => GroupBy::One,
+            Kind::Tar | Kind::Parquet | Kind::Tokens | Kind::Text | Kind::Points => GroupBy::One,
         });
         let rules = Rules { name, declared, groups, labels, base };
         rules.check_labels()?;
@@ -269,7 +288,7 @@ impl<'a> Rules<'a> {
 
     fn check_labels(&self) -> Result<(), SourceError> {
         let (d, kind) = (self.declared, self.declared.kind);
-        let pictures = !matches!(kind, Kind::Tokens | Kind::Text);
+        let pictures = !matches!(kind, Kind::Tokens | Kind::Text | Kind::Points);
         let fits = match self.labels {
             LabelFrom::None => true,
             _ if !pictures => false,
@@ -283,7 +302,7 @@ impl<'a> Rules<'a> {
                 Kind::Folder => "`folder`, `csv` or `none`",
                 Kind::Tar => "`cls`, `json`, `folder`, `csv` or `none`",
                 Kind::Parquet => "`column`, `csv` or `none`",
-                Kind::Tokens | Kind::Text => "`none`",
+                Kind::Tokens | Kind::Text | Kind::Points => "`none`",
             };
             format!("labels of kind `{}` cannot be `{:?}`, want {want}", kind.name(), self.labels)
                 .to_lowercase()
@@ -307,7 +326,9 @@ impl<'a> Rules<'a> {
         let (name, fits) = match &self.groups {
             GroupBy::Class => ("class", self.labels != LabelFrom::None),
             GroupBy::Folder => ("folder", kind != Kind::Parquet),
-            GroupBy::Shard => ("shard", kind != Kind::Folder),
+            GroupBy::Shard => {
+                ("shard", kind != Kind::Folder && (kind != Kind::Points || self.declared.tile.is_some()))
+            }
             GroupBy::Column if kind == Kind::Tokens => ("column", true),
             GroupBy::Column => {
                 let kind = matches!(kind, Kind::Parquet | Kind::Text);
@@ -320,8 +341,8 @@ impl<'a> Rules<'a> {
         self.ensure(fits, || {
             let want = match &self.groups {
                 GroupBy::Class => "labels to group by",
-                GroupBy::Folder => "kind `folder` or `tar`",
-                GroupBy::Shard => "kind `tar`, `parquet`, `tokens` or `text`",
+                GroupBy::Folder => "a kind other than `parquet`",
+                GroupBy::Shard => "kind `tar`, `parquet`, `tokens` or `text`, or `points` with `tile`",
                 GroupBy::Column => "kind `parquet` or `text` and a `group_column`",
                 GroupBy::One | GroupBy::Pattern(_) | GroupBy::List(_) => "at least one group in it",
             };
@@ -338,6 +359,7 @@ impl<'a> Rules<'a> {
             ("image_column", d.image_column.is_some(), d.kind == Kind::Parquet),
             ("decoded_mib", d.decoded_mib.is_some(), d.kind == Kind::Parquet),
             ("cache", d.cache.is_some(), !matches!(d.kind, Kind::Folder | Kind::Tokens)),
+            ("tile", d.tile.is_some(), d.kind == Kind::Points),
             ("classes", d.classes.is_some(), !matches!(d.kind, Kind::Tokens | Kind::Text)),
             ("tokenizer", d.tokenizer.is_some(), d.kind == Kind::Text),
             ("documents", d.documents.is_some(), d.kind == Kind::Text),
@@ -353,6 +375,16 @@ impl<'a> Rules<'a> {
         self.ensure(eod <= i32::MAX as u32, || format!("eod is {eod}, want 0..=2147483647"))?;
         let mib = d.decoded_mib.unwrap_or(64);
         self.ensure((1..=65536).contains(&mib), || format!("decoded_mib is {mib}, want 1..=65536"))?;
+        if let Some(Tile { block, stride, .. }) = d.tile {
+            let stride = stride.unwrap_or(block);
+            self.ensure(block.is_finite() && block > 0.0, || format!("tile.block is {block}, want above 0"))?;
+            self.ensure(stride <= block && stride >= block / 16.0, || {
+                format!("tile.stride is {stride}, want the block to a sixteenth of it")
+            })?;
+            self.ensure(d.verify == Verify::Size, || {
+                "verify = `content` is not kept for blocks of `tile`".into()
+            })?;
+        }
         let mut classes: Vec<&String> = d.classes.iter().flatten().collect();
         self.ensure(d.classes.is_none() || !classes.is_empty(), || "classes is empty, want names".into())?;
         classes.sort();

@@ -20,6 +20,8 @@ pub(super) struct Draft {
     pub offset: u64,
     /// Bytes.
     pub size: u64,
+    /// Points of a scene, see [`Record::points`].
+    pub points: u64,
     /// Label.
     pub label: Label,
     /// Value of the group column.
@@ -44,7 +46,17 @@ pub(super) enum Label {
 impl Draft {
     /// A record without label.
     pub fn new(name: String, file: u32, offset: u64, size: u64) -> Draft {
-        Draft { name, shard: 0, file, offset, size, label: Label::None, group: None, content: None }
+        Draft {
+            name,
+            shard: 0,
+            file,
+            offset,
+            size,
+            points: 0,
+            label: Label::None,
+            group: None,
+            content: None,
+        }
     }
 
     /// Name inside its shard.
@@ -88,7 +100,7 @@ impl Built {
         if drafts.is_empty() {
             let notes = notes.iter().map(|note| format!(" ({note})")).collect::<String>();
             let path = &rules.declared.path;
-            return Err(rules.misfit(format!("path `{path}` holds no picture, want at least one{notes}")));
+            return Err(rules.misfit(format!("path `{path}` holds no record, want at least one{notes}")));
         }
         if drafts.len() > i32::MAX as usize {
             return Err(rules.misfit(format!("has {} records, want at most {}", drafts.len(), i32::MAX)));
@@ -129,7 +141,8 @@ impl Built {
 }
 
 fn finish((draft, label): (Draft, i32)) -> Record {
-    Record { name: draft.name, size: draft.size, label, file: draft.file, offset: draft.offset }
+    let Draft { name, file, offset, size, points, .. } = draft;
+    Record { name, size, label, file, offset, points }
 }
 
 fn unlabelled(drafts: &[Draft], labels: &[i32]) -> Option<String> {

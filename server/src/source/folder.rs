@@ -5,10 +5,10 @@ use super::{
     declare::{LabelFrom, Rules, Verify},
     draft::{Built, Draft},
     is_picture, record,
-    walk::{Stamp, Want, walk},
+    walk::{Stamp, Want, walk, whole},
 };
 use bytes::Bytes;
-use std::{fs::File, io::Read, path::PathBuf};
+use std::{fs::File, path::PathBuf};
 
 /// A folder of pictures.
 #[derive(Debug)]
@@ -82,30 +82,7 @@ impl Source for Folder {
     fn read(&self, number: u32) -> Result<Bytes, SourceError> {
         let record = record(&self.built.index, number)?;
         let shown = format!("{}/{}", self.shown, record.name);
-        let io = |error| SourceError::io(shown.as_str(), error);
-        let path = self.root.join(&record.name);
-        // Opening a pipe would wait for a writer, with one of the readers that every source shares.
-        if !std::fs::metadata(&path).map_err(io)?.is_file() {
-            return Err(SourceError::changed(shown, "it is no file any more"));
-        }
-        let file = File::open(path).map_err(io)?;
-        let indexed = &self.stamps[record.file as usize];
-        let differs = |file: &File| Ok(indexed.differs(&Stamp::of(&file.metadata().map_err(io)?)));
-        if let Some(what) = differs(&file)? {
-            return Err(SourceError::changed(shown, what));
-        }
-        let mut bytes = Vec::with_capacity(record.size as usize + 1); // one more, to meet the end without growing
-        (&file).take(record.size + 1).read_to_end(&mut bytes).map_err(io)?;
-        // Once more: it may have been written to while it was read.
-        if let Some(what) = differs(&file)? {
-            return Err(SourceError::changed(shown, what));
-        }
-        if bytes.len() as u64 != record.size {
-            return Err(SourceError::changed(
-                shown,
-                format!("{} bytes were read, it had {}", bytes.len(), record.size),
-            ));
-        }
+        let bytes = whole(&self.root.join(&record.name), &shown, &self.stamps[record.file as usize])?;
         self.built.verify(number, &bytes, &shown)?;
         Ok(bytes.into())
     }

@@ -6,6 +6,7 @@ use super::{
     draft::{Built, Draft, Label},
     record,
 };
+use crate::cloud;
 use bytes::Bytes;
 use std::path::Path;
 
@@ -14,6 +15,7 @@ use std::path::Path;
 pub struct Memory {
     built: Built,
     bytes: Vec<Bytes>,
+    scenes: bool,
 }
 
 impl Memory {
@@ -22,6 +24,18 @@ impl Memory {
     /// # Errors
     /// [`SourceError::Declaration`] when there is no record or a name comes twice.
     pub fn new(records: Vec<(String, Bytes, String)>) -> Result<Memory, SourceError> {
+        Memory::by_class(records, false)
+    }
+
+    /// Scenes of (name, record as [`crate::cloud::record`] reads it, group).
+    ///
+    /// # Errors
+    /// As [`Memory::new`].
+    pub fn scenes(records: Vec<(String, Bytes, String)>) -> Result<Memory, SourceError> {
+        Memory::by_class(records, true)
+    }
+
+    fn by_class(records: Vec<(String, Bytes, String)>, scenes: bool) -> Result<Memory, SourceError> {
         let declared = Declaration {
             groups: Some(GroupBy::Class),
             labels: Some(LabelFrom::Folder),
@@ -32,10 +46,17 @@ impl Memory {
         let mut drafts = Vec::with_capacity(records.len());
         for (name, encoded, class) in records {
             let (file, size) = (bytes.len() as u32, encoded.len() as u64);
-            drafts.push(Draft { label: Label::Name(class), ..Draft::new(name, file, 0, size) });
+            let points = if scenes { cloud::points(&encoded).ok().flatten().unwrap_or(0) } else { 0 };
+            drafts.push(Draft { label: Label::Name(class), points, ..Draft::new(name, file, 0, size) });
             bytes.push(encoded);
         }
-        Ok(Memory { built: Built::new(&rules, drafts, Vec::new(), Vec::new())?, bytes })
+        let mut built = Built::new(&rules, drafts, Vec::new(), Vec::new())?;
+        if scenes {
+            // A group of scenes is no class of points.
+            built.index.classes.clear();
+            built.index.records.iter_mut().for_each(|record| record.label = -1);
+        }
+        Ok(Memory { built, bytes, scenes })
     }
 }
 
@@ -46,6 +67,10 @@ impl Source for Memory {
 
     fn index(&self) -> &Index {
         &self.built.index
+    }
+
+    fn scenes(&self) -> bool {
+        self.scenes
     }
 
     fn read(&self, number: u32) -> Result<Bytes, SourceError> {

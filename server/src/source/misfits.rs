@@ -82,17 +82,13 @@ fn paths_without_records() {
     refused(
         |root| fs::create_dir_all(root.join("data/cat")).expect("made"),
         &folder(""),
-        &["path `data` holds no picture"],
+        &["path `data` holds no record"],
     );
     let tar = |path: &str| Declaration::new(Kind::Tar, path);
     refused(|_| {}, &tar("data/*.tar"), &["`data` is no folder"]);
     refused(|_| {}, &tar("x.tar"), &["path `x.tar` does not exist"]);
     refused(|root| write_folder(root, &two()), &tar("data/*.tar"), &["matches no file, want `.tar` shards"]);
-    refused(
-        |root| write_members(&root.join("x.tar"), &[]),
-        &tar("x.tar"),
-        &["path `x.tar` holds no picture"],
-    );
+    refused(|root| write_members(&root.join("x.tar"), &[]), &tar("x.tar"), &["path `x.tar` holds no record"]);
 }
 
 #[test]

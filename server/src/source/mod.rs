@@ -16,6 +16,7 @@ mod misfits;
 mod parquet;
 #[cfg(test)]
 mod parquet_shapes;
+mod points;
 mod shard;
 mod tar;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod text;
 mod tokens;
 mod walk;
 
-pub use declare::{Declaration, Documents, GroupBy, Kind, LabelFrom, Verify, Width, open};
+pub use declare::{Declaration, Documents, GroupBy, Kind, LabelFrom, Tile, Verify, Width, open};
 pub use memory::Memory;
 pub use tokens::TokenMemory;
 
@@ -42,8 +43,11 @@ pub struct Record {
     pub label: i32,
     /// File of the source that holds it, index into the source's own list.
     pub file: u32,
-    /// First byte in that file (tar), or row (Parquet).
+    /// First byte in that file (tar, blocks of scenes), or row (Parquet).
     pub offset: u64,
+    /// Points of a scene: of blocks exactly, else as many as fit into its bytes. What making it takes is reckoned from them.
+    #[serde(default)]
+    pub points: u64,
 }
 
 /// A group (domain) of records.
@@ -119,6 +123,10 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SourceError::Io`] when it cannot be read now, [`SourceError::Changed`] when it is no longer what was indexed.
     fn read(&self, number: u32) -> Result<Bytes, SourceError>;
+    /// Whether its records are scenes of points, packed by [`crate::cloud::parts`].
+    fn scenes(&self) -> bool {
+        false
+    }
     /// Its documents; `None` when it has records.
     fn tokens(&self) -> Option<&dyn Corpus> {
         None

@@ -2,7 +2,8 @@
 
 use super::{SourceError, keep};
 use std::{
-    fs::{self, Metadata},
+    fs::{self, File, Metadata},
+    io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -50,6 +51,42 @@ pub(super) struct Found {
     pub path: PathBuf,
     /// Its state.
     pub stamp: Stamp,
+}
+
+/// All bytes of a file that is still what was indexed.
+pub(super) fn whole(path: &Path, shown: &str, indexed: &Stamp) -> Result<Vec<u8>, SourceError> {
+    let mut bytes = Vec::with_capacity(indexed.size as usize + 1); // one more, to meet the end without growing
+    append(path, shown, indexed, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Adds all bytes of a file that is still what was indexed to `bytes`.
+pub(super) fn append(
+    path: &Path,
+    shown: &str,
+    indexed: &Stamp,
+    bytes: &mut Vec<u8>,
+) -> Result<(), SourceError> {
+    let io = |error| SourceError::io(shown, error);
+    // Opening a pipe would wait for a writer, with one of the readers that every source shares.
+    if !fs::metadata(path).map_err(io)?.is_file() {
+        return Err(SourceError::changed(shown, "it is no file any more"));
+    }
+    let file = File::open(path).map_err(io)?;
+    let differs = |file: &File| Ok(indexed.differs(&Stamp::of(&file.metadata().map_err(io)?)));
+    if let Some(what) = differs(&file)? {
+        return Err(SourceError::changed(shown, what));
+    }
+    let read = (&file).take(indexed.size + 1).read_to_end(bytes).map_err(io)?;
+    // Once more: it may have been written to while it was read.
+    if let Some(what) = differs(&file)? {
+        return Err(SourceError::changed(shown, what));
+    }
+    if read as u64 != indexed.size {
+        let why = format!("{read} bytes were read, it had {}", indexed.size);
+        return Err(SourceError::changed(shown, why));
+    }
+    Ok(())
 }
 
 /// Names of one sort: how many, and the first few.

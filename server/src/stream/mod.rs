@@ -116,11 +116,16 @@ impl Ask {
         starts.map(block).collect()
     }
 
-    /// Bytes without which the stream cannot begin: two ordinary blocks, and the positions of a step.
+    /// Bytes without which the stream cannot begin: two ordinary blocks, or all of a step that is sent as a whole, and the
+    /// positions of a step.
     pub fn least_bytes(&self) -> usize {
         let (feed, slots) = (&self.feed, self.feed.unit().min(self.feed.order.batch()) as usize);
         let (making, keeping) = Assembler::slot_cost(feed);
-        2 * slots * (making + keeping) + feed.order.batch() as usize * SLOT_BYTES + STREAM_BYTES
+        let blocks = match Assembler::extent(feed, &[]) {
+            Some(_) => 2 * slots * (making + keeping),
+            None => 2 * slots * making + (self.slots().end - self.slots().start) as usize * keeping,
+        };
+        blocks + feed.order.batch() as usize * SLOT_BYTES + STREAM_BYTES
     }
 }
 
@@ -163,8 +168,9 @@ pub enum Next {
     Step {
         /// Which.
         step: u64,
-        /// What this rank's rows hold.
-        extent: Extent,
+        /// What this rank's rows hold; `None` when that is known only once they are made: all blocks of such a step are
+        /// made before its first one is sent.
+        extent: Option<Extent>,
         /// Blocks of this rank: after the last one the batch is closed, whatever comes next or does not.
         blocks: usize,
         /// What its header says of the mixture.
@@ -241,15 +247,17 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
             }
         };
         let blocks = ask.blocks(step, &places);
-        let extent = blocks.iter().map(|b| Assembler::extent(&ask.feed, &b.places)).sum();
+        let extent: Option<Extent> = blocks.iter().map(|b| Assembler::extent(&ask.feed, &b.places)).sum();
+        let costs: Vec<(usize, usize)> = blocks.iter().map(|at| cost(&ask.feed, at)).collect();
+        // A step that is sent as a whole keeps its blocks until the last one is made.
+        let kept = if extent.is_none() { costs.iter().map(|(_, keeping)| keeping).sum() } else { 0 };
         if next.send(Next::Step { step, extent, blocks: blocks.len(), mark }).await.is_err() {
             return;
         }
-        for at in blocks {
-            let (making, keeping) = Assembler::cost(&ask.feed, &at);
-            let (making, keeping) = (making.div_ceil(KIB), keeping.div_ceil(KIB));
-            if making + keeping > whole {
-                let error = AssembleError::TooLarge { needed: (making + keeping) * KIB, budget: whole * KIB };
+        for (at, (making, keeping)) in blocks.into_iter().zip(costs) {
+            let needed = making + keeping.max(kept);
+            if needed > whole {
+                let error = AssembleError::TooLarge { needed: needed * KIB, budget: whole * KIB };
                 let block = Coming::spawn(async { Err(error) });
                 let _ = next.send(Next::Block { slot: at.slot, block }).await; // an error means that the client left
                 return;
@@ -273,4 +281,10 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
             }
         }
     }
+}
+
+/// What a block takes of the budget, in its units: (while it is made, until it was sent).
+fn cost(feed: &Feed, at: &BlockAt) -> (usize, usize) {
+    let (making, keeping) = Assembler::cost(feed, at);
+    (making.div_ceil(KIB), keeping.div_ceil(KIB))
 }

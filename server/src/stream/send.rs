@@ -72,6 +72,12 @@ struct Open {
     blocks: usize,
     mark: Mark,
     columns: Columns,
+    /// Whether its header was sent.
+    begun: bool,
+    /// Chunks that wait for the header: tensor, first byte, bytes.
+    waiting: Vec<(u32, u64, Bytes)>,
+    /// What the blocks so far hold.
+    extent: Extent,
     /// Checksum and bytes so far of each large tensor.
     large: Vec<(u32, u64)>,
     replaced: Vec<v1::Replacement>,
@@ -138,8 +144,40 @@ impl Sender<'_> {
         Ok((StreamEnd::Complete, Status::ok("")))
     }
 
-    async fn open(&mut self, step: u64, extent: Extent, blocks: usize, mark: Mark) -> Result<(), Gone> {
+    /// Begins a batch; its header is sent at once when it is known what its rows hold.
+    async fn open(
+        &mut self,
+        step: u64,
+        extent: Option<Extent>,
+        blocks: usize,
+        mark: Mark,
+    ) -> Result<(), Gone> {
+        let columns = Columns::new(&self.ask.feed);
+        let large =
+            vec![(0, 0); wire::descriptors(&self.ask.feed, Extent::default()).len() - columns.count()];
+        self.batch = Some(Open {
+            step,
+            rows: 0,
+            blocks,
+            mark,
+            columns,
+            begun: false,
+            waiting: Vec::new(),
+            extent: Extent::default(),
+            large,
+            replaced: Vec::new(),
+        });
+        match extent {
+            Some(extent) => self.header(extent).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn header(&mut self, extent: Extent) -> Result<(), Gone> {
         let ask = self.ask;
+        let batch = self.batch.as_mut().expect("a batch is open");
+        (batch.rows, batch.begun) = (extent.rows, true);
+        let (step, mark) = (batch.step, &batch.mark);
         let slots = ask.slots();
         let full: u64 = ask.feed.rows_of_slots(slots.end - slots.start);
         let header = v1::BatchHeader {
@@ -159,10 +197,6 @@ impl Sender<'_> {
             due_before: mark.due_before.clone(),
             due_after: mark.due_after.clone(),
         };
-        let columns = Columns::new(&ask.feed);
-        let large = vec![(0, 0); header.tensors.len() - columns.count()];
-        self.batch =
-            Some(Open { step, rows: extent.rows, blocks, mark, columns, large, replaced: Vec::new() });
         self.part(Part::Header(header)).await
     }
 
@@ -170,6 +204,7 @@ impl Sender<'_> {
         let start = Instant::now();
         let batch = self.batch.as_mut().expect("a block follows its step");
         batch.blocks -= 1;
+        batch.extent = [batch.extent, block.extent].into_iter().sum();
         let mut parts = Vec::with_capacity(block.tensors.len());
         for (piece, (crc, bytes)) in block.tensors.iter().zip(&mut batch.large) {
             parts.push((*bytes, piece.bytes.clone()));
@@ -190,7 +225,10 @@ impl Sender<'_> {
         batch.replaced.truncate(MAX_REPLACED);
         drop(block);
         for (tensor, (offset, bytes)) in (0..).zip(parts) {
-            self.chunks(tensor, offset, bytes).await?;
+            match self.batch.as_mut().filter(|batch| !batch.begun) {
+                Some(batch) => batch.waiting.push((tensor, offset, bytes)),
+                None => self.chunks(tensor, offset, bytes).await?,
+            }
         }
         Stage::Send.done(start);
         Ok(())
@@ -198,7 +236,15 @@ impl Sender<'_> {
 
     /// Sends what remains of the open batch when its last block was sent; returns how the stream ends when the batch is not the expected one.
     async fn close(&mut self) -> Result<Option<(StreamEnd, Status)>, Gone> {
-        let Some(batch) = self.batch.take_if(|batch| batch.blocks == 0) else { return Ok(None) };
+        let Some(batch) = self.batch.as_mut().filter(|batch| batch.blocks == 0) else { return Ok(None) };
+        if !batch.begun {
+            let (extent, waiting) = (batch.extent, std::mem::take(&mut batch.waiting));
+            self.header(extent).await?;
+            for (tensor, offset, bytes) in waiting {
+                self.chunks(tensor, offset, bytes).await?;
+            }
+        }
+        let Some(batch) = self.batch.take() else { return Ok(None) };
         let (small, plan_digest) = batch.columns.finish();
         if self.ask.expected.as_ref().is_some_and(|expected| *expected != plan_digest) {
             return Ok(Some((

@@ -6,7 +6,7 @@ use crate::batch::Dtype;
 use crate::estimate::{METHODS, Method};
 use crate::job::{EvalSet, Feed, Job, JobGroup};
 use crate::keeper::dues;
-use crate::plan::{Policy, image};
+use crate::plan::{Policy, image, points};
 use crate::source::{Group, Source};
 use mixfeed_proto as v1;
 
@@ -59,12 +59,16 @@ pub fn job_info(job: &Job) -> v1::JobInfo {
 /// What a full step holds; of rows that differ, as many of average length.
 fn step(feed: &Feed) -> Extent {
     let rows = feed.rows_of_slots(feed.order.batch());
-    let Some(rule) = feed.tokens() else { return Extent { rows, tokens: 0, pieces: 0 } };
+    if let Some(points) = feed.points() {
+        // The budget: how many points are left of it depends on the scenes.
+        return Extent { rows, points: points.max_points, inverse: points.max_points, ..Extent::default() };
+    }
+    let Some(rule) = feed.tokens() else { return Extent { rows, ..Extent::default() } };
     let all: u64 = rule.tables.iter().map(|t| t.rows()).sum();
     let mean = |total: u64| (u128::from(rows) * u128::from(total)).div_ceil(u128::from(all.max(1))) as u64;
     let pieces = rule.tables.iter().map(|t| t.all_pieces()).sum();
     let tokens = rule.tables.iter().map(|t| t.tokens()).sum();
-    Extent { rows, tokens: mean(tokens), pieces: mean(pieces) }
+    Extent { rows, tokens: mean(tokens), pieces: mean(pieces), ..Extent::default() }
 }
 
 /// Describes a source.
@@ -88,7 +92,7 @@ fn group_info(name: String, group: &Group, weight: u64) -> v1::GroupInfo {
 
 /// The registry of policies.
 pub fn policies() -> Vec<v1::PolicyInfo> {
-    image::POLICIES.iter().map(|p| policy(*p)).collect()
+    image::POLICIES.iter().chain(points::POLICIES).map(|p| policy(*p)).collect()
 }
 
 fn policy(policy: &dyn Policy) -> v1::PolicyInfo {

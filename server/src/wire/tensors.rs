@@ -2,8 +2,8 @@
 
 use crate::assemble::{Block, Extent, Sample};
 use crate::batch::{Dtype, Piece};
-use crate::exec::labels;
-use crate::job::{Feed, Image, Pipeline, Tokens};
+use crate::exec::{labels, points::columns::width};
+use crate::job::{Feed, Image, Pipeline, Points, Tokens};
 use crate::plan::Row;
 use bytes::Bytes;
 use mixfeed_proto as v1;
@@ -25,6 +25,22 @@ const FACTS: [Column; 7] = [
 /// Of a row of tokens.
 const IDS: [Column; 3] =
     [("sample.group", Dtype::U32, 1), ("sample.index", Dtype::U64, 1), ("sample.flags", Dtype::U32, 1)];
+
+/// Of a row of scenes; `k` columns where the width is 0.
+const SCENE_FACTS: [Column; 7] = [
+    ("num_logical_samples", Dtype::I32, 1),
+    ("mixed_from", Dtype::I32, 0),
+    ("sample.group", Dtype::U32, 0),
+    ("sample.index", Dtype::U64, 0),
+    ("sample.points", Dtype::U64, 0),
+    ("sample.flags", Dtype::U32, 1),
+    ("plan.policy", Dtype::I32, 1),
+];
+
+/// Offsets of points, or of voxels.
+const POINT_OFFSETS: &str = "offset";
+/// Offsets of points before voxels.
+const INVERSE_OFFSETS: &str = "point.offset";
 
 /// Offsets of ragged rows of tokens.
 const TOKEN_OFFSETS: &str = "input_ids.offsets";
@@ -67,7 +83,44 @@ pub fn descriptors(feed: &Feed, extent: Extent) -> Vec<v1::TensorDescriptor> {
             all.extend(IDS.iter().map(|(name, dtype, width)| describe(name, *dtype, shape(*width), "")));
             all
         }
+        Pipeline::Points(rule) => {
+            let mut all = of_points(rule, extent);
+            all.extend(point_offsets(rule).map(|name| describe(name, Dtype::I64, vec![rows + 1], "")));
+            let width = |width| if width == 0 { u64::from(rule.scenes) } else { width };
+            let facts = SCENE_FACTS.iter();
+            // With one scene a row these are still (n, 1): their shape does not depend on the policy.
+            let wide = |w: u64| if w == 0 { vec![rows, width(w)] } else { shape(w) };
+            all.extend(facts.map(|(name, dtype, w)| describe(name, *dtype, wide(*w), "")));
+            all
+        }
     }
+}
+
+/// Offsets that a batch of points carries.
+fn point_offsets(rule: &Points) -> impl Iterator<Item = &'static str> + use<> {
+    let inverse = rule.voxels.is_some_and(|v| v.inverse);
+    std::iter::once(POINT_OFFSETS).chain(inverse.then_some(INVERSE_OFFSETS))
+}
+
+/// Descriptors of the large tensors of points, in the order of [`Block::tensors`].
+fn of_points(rule: &Points, extent: Extent) -> Vec<v1::TensorDescriptor> {
+    let (m, voxels) = (extent.points, rule.voxels);
+    let features = width(&rule.features) as u64;
+    let counted = voxels.is_some_and(|v| v.count);
+    let inverse = voxels.is_some_and(|v| v.inverse);
+    let all = [
+        ("coord", Dtype::F32, vec![m, 3], POINT_OFFSETS, true),
+        ("feat", Dtype::F32, vec![m, features], POINT_OFFSETS, features > 0),
+        ("segment", Dtype::I32, vec![m], POINT_OFFSETS, true),
+        ("instance", Dtype::I32, vec![m], POINT_OFFSETS, true),
+        ("scene_id", Dtype::U8, vec![m], POINT_OFFSETS, true),
+        ("grid_coord", Dtype::I32, vec![m, 3], POINT_OFFSETS, voxels.is_some()),
+        ("voxel.count", Dtype::I32, vec![m], POINT_OFFSETS, counted),
+        ("inverse", Dtype::I32, vec![extent.inverse], INVERSE_OFFSETS, inverse),
+        ("point.segment", Dtype::I32, vec![extent.inverse], INVERSE_OFFSETS, inverse),
+    ];
+    let sent = all.into_iter().filter(|(.., sent)| *sent);
+    sent.map(|(name, dtype, shape, offsets, _)| describe(name, dtype, shape, offsets)).collect()
 }
 
 /// Descriptors of the large tensors of tokens.
@@ -119,6 +172,12 @@ impl Columns {
                 data.resize(offsets + IDS.len(), Vec::new());
                 (data, vec![0; offsets])
             }
+            Pipeline::Points(rule) => {
+                let offsets = point_offsets(rule).count();
+                let mut data = vec![0i64.to_le_bytes().to_vec(); offsets];
+                data.resize(offsets + SCENE_FACTS.len(), Vec::new());
+                (data, vec![0; offsets])
+            }
         };
         Columns { data, digest: blake3::Hasher::new(), ends }
     }
@@ -133,6 +192,43 @@ impl Columns {
         match &feed.pipeline {
             Pipeline::Image(image) => self.pictures(feed, image, slot, block),
             Pipeline::Tokens(rule) => self.tokens(rule, block),
+            Pipeline::Points(rule) => self.points(rule, slot, block),
+        }
+    }
+
+    fn points(&mut self, rule: &Points, slot: u64, block: &Block) {
+        let (offset_data, facts) = self.data.split_at_mut(self.ends.len());
+        for (row, made) in block.plan.rows.iter().zip(&block.scenes) {
+            for ((out, end), more) in
+                offset_data.iter_mut().zip(&mut self.ends).zip([made.points, made.inverse])
+            {
+                *end += more as i64;
+                out.extend_from_slice(&end.to_le_bytes());
+            }
+            // A scene that comes several times (rotated copies) is one sample.
+            let samples: Vec<&Sample> =
+                made.scenes.iter().map(|(s, _)| &block.samples[*s as usize]).collect();
+            let cells =
+                |of: &dyn Fn(usize) -> Vec<u8>| (0..rule.scenes as usize).flat_map(of).collect::<Vec<u8>>();
+            let group = |i: usize| samples.get(i).map_or(0, |s| s.id.group).to_le_bytes().to_vec();
+            let index = |i: usize| samples.get(i).map_or(0, |s| s.id.index).to_le_bytes().to_vec();
+            let from = |i: usize| {
+                made.scenes.get(i).map_or(-1, |(s, _)| slot as i32 + *s as i32).to_le_bytes().to_vec()
+            };
+            let points =
+                |i: usize| made.scenes.get(i).map_or(0, |(_, points)| *points).to_le_bytes().to_vec();
+            let seen = block.samples[row.base as usize].flags;
+            let cells: [Vec<u8>; SCENE_FACTS.len()] = [
+                (samples.len() as i32).to_le_bytes().to_vec(),
+                cells(&from),
+                cells(&group),
+                cells(&index),
+                cells(&points),
+                (row.flags | made.flags | seen).to_le_bytes().to_vec(),
+                row.policy.map_or(-1, |p| p as i32).to_le_bytes().to_vec(),
+            ];
+            facts.iter_mut().zip(&cells).for_each(|(column, cell)| column.extend_from_slice(cell));
+            digest(&mut self.digest, row, &samples);
         }
     }
 
@@ -164,7 +260,7 @@ impl Columns {
                 [rect.y0, rect.y1, rect.x0, rect.x1].map(u32::to_le_bytes).concat(),
             ];
             facts.iter_mut().zip(&cells).for_each(|(column, cell)| column.extend_from_slice(cell));
-            digest(&mut self.digest, row, base, partner);
+            digest(&mut self.digest, row, &[base, partner]);
         }
     }
 
@@ -193,10 +289,10 @@ impl Columns {
 }
 
 /// Adds what a row was made of.
-fn digest(hasher: &mut blake3::Hasher, row: &Row, base: &Sample, partner: &Sample) {
+fn digest(hasher: &mut blake3::Hasher, row: &Row, samples: &[&Sample]) {
     let mut encoded = Vec::new();
     row.encode(&mut encoded);
-    for sample in [base, partner] {
+    for sample in samples {
         encoded.extend_from_slice(&sample.id.group.to_le_bytes());
         encoded.extend_from_slice(&sample.id.index.to_le_bytes());
     }

@@ -41,8 +41,9 @@ fn partners_of(pairing: Pairing, step: u64, labels: &[i32]) -> Vec<Option<usize>
 
 const GRANULARITIES: [Granularity; 4] =
     [Granularity::Batch, Granularity::Pair, Granularity::Elem, Granularity::Half];
-const PAIRINGS: [Pairing; 6] = [
+const PAIRINGS: [Pairing; 7] = [
     Pairing::Flip,
+    Pairing::Consecutive,
     Pairing::Roll1,
     Pairing::Perm,
     Pairing::Derange,
@@ -54,12 +55,13 @@ proptest! {
     #[test]
     fn every_block_is_consistent(
         labels in proptest::collection::vec(-1..4, 0..10),
-        g in 0usize..4, p in 0usize..6, step in 0u64..1000, gate in 0.0..1.0, clean in 0.0..1.0,
+        g in 0usize..4, p in 0usize..7, step in 0u64..1000, gate in 0.0..1.0, clean in 0.0..1.0,
     ) {
         let rule = MixRule { gate, clean, ..rule(GRANULARITIES[g], PAIRINGS[p]) };
         let rows = plan_at(&rule, step, 64, 0.0, &labels);
         prop_assert_eq!(rows.len(), rule.rows_of(labels.len()));
         for (i, row) in rows.iter().enumerate() {
+            let i = rule.base_of(i);
             prop_assert_eq!(row.base as usize, i);
             prop_assert!((row.partner as usize) < labels.len());
             prop_assert!((0.0..=1.0).contains(&row.own));
@@ -82,6 +84,8 @@ proptest! {
 fn pairings_have_their_published_form() {
     let some = |v: &[usize]| v.iter().map(|p| Some(*p)).collect::<Vec<_>>();
     assert_eq!(partners_of(Pairing::Flip, 0, &[0; 5]), some(&[4, 3, 2, 1, 0]));
+    assert_eq!(partners_of(Pairing::Consecutive, 0, &[0; 5]), some(&[1, 0, 3, 2, 4]));
+    assert_eq!(partners_of(Pairing::Consecutive, 0, &[0; 2]), some(&[1, 0]));
     assert_eq!(partners_of(Pairing::Roll1, 0, &[0; 5]), some(&[4, 0, 1, 2, 3]));
     for pairing in [Pairing::Perm, Pairing::Derange] {
         let seen: BTreeSet<_> = partners_of(pairing, 0, &[0; 9]).into_iter().collect();
@@ -90,6 +94,46 @@ fn pairings_have_their_published_form() {
     for pairing in PAIRINGS {
         assert_eq!(partners_of(pairing, 0, &[]), []);
     }
+}
+
+#[test]
+fn half_of_a_consecutive_block_is_its_even_rows() {
+    let rows = plan(&rule(Granularity::Half, Pairing::Consecutive), &[0; 5]);
+    let met: Vec<_> = rows.iter().map(|r| (r.base, r.partner, r.ops.len())).collect();
+    assert_eq!(met, [(0, 1, 1), (2, 3, 1), (4, 4, 0)]);
+    assert_eq!(rows[2].flags, flags::SELF_PAIR | flags::SAME_CLASS | flags::IDENTITY);
+    // Draws belong to slots: the same row of the whole block has the same lambda.
+    let whole = plan(&rule(Granularity::Elem, Pairing::Consecutive), &[0; 5]);
+    assert_eq!(rows[1], whole[2]);
+    let pair = plan(&rule(Granularity::Pair, Pairing::Consecutive), &[0; 5]);
+    assert_eq!(pair[2].sampled, pair[3].sampled);
+    assert_ne!(pair[1].sampled, pair[2].sampled);
+    assert!(plan(&rule(Granularity::Half, Pairing::Consecutive), &[]).is_empty());
+}
+
+#[test]
+fn a_policy_of_many_scenes_follows_the_partners_of_the_block() {
+    let policy = crate::plan::points::by_name("mix3d").expect("registered");
+    let scenes = BTreeMap::from([("scenes".to_string(), 3.0)]);
+    let args = Args::resolve(&policy.declared(), &scenes, &BTreeMap::new()).expect("legal");
+    let members = vec![Member { policy, args, share: 1.0 }];
+    let of = |granularity, pairing, labels: &[i32]| {
+        plan(&MixRule { members: members.clone(), ..rule(granularity, pairing) }, labels)
+    };
+    let scenes = |rows: Vec<Row>| -> Vec<Vec<u32>> {
+        let of = |row: Row| match &row.ops[..] {
+            [] => vec![],
+            [Op::Union { scenes }] => scenes.clone(),
+            more => panic!("{more:?}"),
+        };
+        rows.into_iter().map(of).collect()
+    };
+    let roll = of(Granularity::Elem, Pairing::Roll1, &[0; 4]);
+    assert!(roll.iter().all(|r| r.own == 1.0 && r.flags & flags::IDENTITY == 0));
+    assert_eq!(scenes(roll), [[3, 2], [0, 3], [1, 0], [2, 1]]);
+    assert_eq!(scenes(of(Granularity::Half, Pairing::Consecutive, &[0; 5])), [vec![1], vec![3], vec![]]);
+    let alone = of(Granularity::Elem, Pairing::SameClass, &[0, 1, 0]);
+    assert_eq!(scenes(alone), [vec![2], vec![], vec![0]], "a row without partner stays alone");
 }
 
 #[test]

@@ -110,7 +110,7 @@ mod tests {
             .expect("defaults are legal");
         let stream = Stream::new(5, "mix");
         let bank = fields::Bank::new(5, 224, 224);
-        let input = PlanInput { height: 224, width: 160, partner: 1, fields: &bank };
+        let input = PlanInput { height: 224, width: 160, base: 0, partner: 1, next: &[1, 0], fields: &bank };
         let draw = |i| policy.draw(&input, &args, &Draws::new(&stream, i, 0, 0)).own;
         let mean = (0..20_000).map(draw).sum::<f64>() / 20_000.0;
         assert!((mean - 0.681).abs() < 0.007, "{mean}");

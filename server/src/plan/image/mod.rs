@@ -8,8 +8,7 @@ mod mixup;
 mod resizemix;
 mod smoothmix;
 
-use super::Policy;
-use std::fmt::Write as _;
+use super::{Policy, shared};
 
 /// Every image policy, by name.
 pub const POLICIES: &[&dyn Policy] = &[
@@ -29,19 +28,7 @@ pub fn by_name(name: &str) -> Option<&'static dyn Policy> {
 
 /// The Markdown table of all policies: parameters as `name` = default (min..=max), options with the default first.
 pub fn table() -> String {
-    let mut out = String::from("| policy | what it does | parameters | options | paper |\n");
-    out.push_str("| --- | --- | --- | --- | --- |\n");
-    for policy in POLICIES {
-        let number = |p: &super::Param| format!("`{}` = {} ({}..={})", p.name, p.default, p.min, p.max);
-        let numbers: Vec<String> = policy.params().iter().map(number).collect();
-        let word = |c: &super::Choice| format!("`{}` = {}", c.name, c.values.join(", "));
-        let words: Vec<String> = policy.choices().iter().map(word).collect();
-        let (numbers, words) = (numbers.join("<br>"), words.join("<br>"));
-        let (name, summary, paper, url) = (policy.name(), policy.summary(), policy.paper(), policy.url());
-        writeln!(out, "| `{name}` | {summary} | {numbers} | {words} | [{paper}]({url}) |")
-            .expect("a string takes every write");
-    }
-    out
+    shared::table(POLICIES)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub fn defaults(policy: &dyn Policy) -> Args {
 /// `n` independent draws on a `height` x `width` raster.
 pub fn draw_many(policy: &dyn Policy, args: &Args, height: u32, width: u32, n: u64) -> Vec<Mix> {
     let (stream, fields) = (Stream::new(5, "mix"), Bank::new(5, height, width));
-    let input = PlanInput { height, width, partner: 1, fields: &fields };
+    let input = PlanInput { height, width, base: 0, partner: 1, next: &[1, 0], fields: &fields };
     (0..n).map(|step| policy.draw(&input, args, &Draws::new(&stream, step, 0, 0))).collect()
 }
 
@@ -98,6 +98,9 @@ fn check_op(op: &Op, height: u32, width: u32) {
                 Mask::Weights(w) => assert_eq!(w.len() as u64, pixels),
             }
         }
+        more @ (Op::Union { .. } | Op::Sectors { .. } | Op::Instances { .. } | Op::Bands { .. }) => {
+            panic!("{more:?} is not of pictures")
+        }
     }
 }
 
@@ -154,7 +157,7 @@ fn every_policy_draws_legal_mixes_on_every_raster_with_every_extreme() {
     for policy in POLICIES {
         for (args, (height, width)) in extremes(*policy).iter().flat_map(|a| RASTERS.map(|r| (a, r))) {
             let (stream, fields) = (Stream::new(3, "mix"), Bank::new(3, height, width));
-            let input = PlanInput { height, width, partner: 1, fields: &fields };
+            let input = PlanInput { height, width, base: 0, partner: 1, next: &[1, 0], fields: &fields };
             let n = if height * width > 100 { 3 } else { 40 };
             for step in 0..n {
                 let draw = || policy.draw(&input, args, &Draws::new(&stream, step, 8, 9));
@@ -182,7 +185,7 @@ fn every_policy_draws_legal_mixes_on_every_raster_with_every_extreme() {
 #[test]
 fn rows_of_a_unit_share_what_the_unit_draws_and_steps_differ() {
     let (stream, fields) = (Stream::new(4, "mix"), Bank::new(4, 32, 48));
-    let input = PlanInput { height: 32, width: 48, partner: 1, fields: &fields };
+    let input = PlanInput { height: 32, width: 48, base: 0, partner: 1, next: &[1, 0], fields: &fields };
     for policy in POLICIES {
         let args = defaults(*policy);
         let draw = |step, unit, row| policy.draw(&input, &args, &Draws::new(&stream, step, unit, row));
@@ -202,7 +205,7 @@ fn a_policy_without_lambda_leaves_no_trace_in_another() {
     let alone =
         draw_many(by_name("cutmix").expect("registered"), &defaults(&super::cutmix::CutMix), 20, 30, 4);
     let (stream, fields) = (Stream::new(5, "mix"), Bank::new(5, 20, 30));
-    let input = PlanInput { height: 20, width: 30, partner: 1, fields: &fields };
+    let input = PlanInput { height: 20, width: 30, base: 0, partner: 1, next: &[1, 0], fields: &fields };
     for (step, alone) in alone.iter().enumerate() {
         let draws = Draws::new(&stream, step as u64, 0, 0);
         POLICIES.iter().filter(|p| p.name() != "cutmix").for_each(|p| {
