@@ -6,12 +6,16 @@ SHELL := bash
 
 STOCK := client/tests/stock
 VENV := .venv-test
+DEPLOY := deploy/tests
+DEPLOY_VENV := .venv-deploy
+# The program that deploy/tests start; empty: the one that cargo makes.
+MIXFEED ?=
 
 # Runs target $(1) and prints how long it took.
 timed = @begin=$$EPOCHREALTIME; $(MAKE) --no-print-directory $(1); \
 	awk -v begin="$$begin" -v end="$$EPOCHREALTIME" 'BEGIN { printf "== $(1): %.1f min\n", (end - begin) / 60 }'
 
-.PHONY: setup build fmt lint test text test-rust test-stock doc demo bench clean
+.PHONY: setup build fmt lint test text test-rust test-stock test-deploy deploy-tools doc demo bench clean
 
 # What a fresh Debian with Rust and Python lacks; all of it from package registries.
 setup:
@@ -43,6 +47,7 @@ test: setup
 	$(call timed,test-rust)
 	$(call timed,doc)
 	$(call timed,test-stock)
+	$(call timed,test-deploy)
 
 test-rust: text
 	cargo test --workspace
@@ -65,6 +70,31 @@ $(VENV)/ready: $(STOCK)/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+# Rules, dashboards, compose files and chart, and a real Prometheus on a real server.
+test-deploy: $(DEPLOY_VENV)/ready deploy-tools
+	$(if $(MIXFEED),,cargo build --workspace --bins --tests)
+	MIXFEED=$(MIXFEED) $(DEPLOY_VENV)/bin/python -m pytest $(DEPLOY)
+
+# The services that deploy/tests start or ask, from Debian; nothing of them is started here.
+deploy-tools:
+	@need=(); \
+	command -v promtool >/dev/null || need+=(prometheus); \
+	command -v amtool >/dev/null || need+=(prometheus-alertmanager); \
+	command -v docker-compose >/dev/null || need+=(docker-compose); \
+	if (( $${#need[@]} )); then \
+		if (( $$(id -u) )); then echo "install first: $${need[*]}" >&2; exit 1; fi; \
+		apt-get update -qq; \
+		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends "$${need[@]}" </dev/null; \
+	fi
+
+$(DEPLOY_VENV)/ready: $(DEPLOY)/requirements.txt $(DEPLOY)/helm.txt $(DEPLOY)/fetch_helm.py
+	rm -rf $(DEPLOY_VENV)
+	python3 -m venv $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(DEPLOY_VENV)/bin/python $(DEPLOY)/fetch_helm.py $(DEPLOY_VENV)/bin/helm
+	touch $@
+
 # Pictures of what the server sends: demo/*.png.
 demo: build
 	target/release/mixfeed demo --out demo
@@ -77,4 +107,4 @@ bench: build
 
 clean:
 	cargo clean
-	rm -rf demo bench.jsonl bench-data .venv-test .venv-bench test-data
+	rm -rf demo bench.jsonl bench-data .venv-test .venv-deploy .venv-bench test-data
