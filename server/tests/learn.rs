@@ -89,8 +89,14 @@ async fn whole(spec: &v1::JobSpec, steps: u64) -> (Formula, Vec<MixtureEntry>) {
     let client = server.open(spec).await;
     let mut driver = drive(&client, Formula::default(), DriverOptions::default()).await;
     driver.run(steps).await.unwrap();
-    let log = client.mixture_log("job", 1).await.unwrap();
+    let log = begun(&client, steps).await;
     (driver.into_trainer().await.unwrap(), log)
+}
+
+/// Entries of the first `steps` steps: how far ahead of its reader a stream has planned is a matter of luck.
+async fn begun(client: &Client, steps: u64) -> Vec<MixtureEntry> {
+    let log = client.mixture_log("job", 1).await.unwrap();
+    log.into_iter().filter(|entry| entry.from_step < steps).collect()
 }
 
 fn main_entries(log: &[MixtureEntry]) -> Vec<&MixtureEntry> {
@@ -272,7 +278,7 @@ async fn a_restarted_server_goes_on_exactly() {
             done = stop;
             trainer = driver.into_trainer().await.unwrap();
             if stop == 40 {
-                assert_eq!(client.mixture_log("job", 1).await.unwrap(), log, "stopped at {stops:?}");
+                assert_eq!(begun(&client, 40).await, log, "stopped at {stops:?}");
             }
             drop(client);
             server.stop.send_replace(true);
