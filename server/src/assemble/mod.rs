@@ -21,7 +21,12 @@ use crate::exec::points::{columns::Missing, union::UnionError, voxel::VoxelError
 use crate::job::{Feed, Pipeline, Place};
 use crate::keeper::KeeperError;
 use crate::metrics::{self, Stage};
-use crate::plan::Plan;
+use crate::plan::{
+    Plan,
+    block::{self, MixRule},
+    fields::Bank,
+};
+use crate::rng::Stream;
 use crate::source::SourceError;
 use bytes::Bytes;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
@@ -301,6 +306,20 @@ impl Assembler {
         });
         Ok(futures_util::future::try_join_all(runs).await?.into_iter().flatten().collect())
     }
+}
+
+/// The plan of a block of `samples`: who is mixed with whom, by which draws; `size` is that of a row's raster.
+fn planned(
+    feed: &Feed,
+    at: &BlockAt,
+    samples: &[Sample],
+    (mix, stream, fields): (&MixRule, &Stream, &Bank),
+    size: (u32, u32),
+) -> Plan {
+    let labels: Vec<i32> = samples.iter().map(|s| s.label).collect();
+    let epoch = feed.order.epoch(at.step);
+    let place = block::Place { stream, fields, step: at.step, epoch, slot: at.slot, size };
+    block::block(mix, &place, &labels)
 }
 
 /// A record's bytes, or why they were not read.

@@ -1,7 +1,7 @@
 //! The CPU part of a block of scenes: encoded bytes to columns of points.
 
 use super::replace::{self, Refusal, Sample, settle};
-use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, read, rows};
+use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, read, rows};
 use crate::batch::{Piece, SampleId, flags};
 use crate::cloud::{self, Scene};
 use crate::exec::points::columns::{self, Columns};
@@ -10,8 +10,8 @@ use crate::exec::points::voxel::{self, Pick, Voxels};
 use crate::exec::points::{self, Points, Scratch, budget};
 use crate::job::{Attribute, Feed, Points as Rule};
 use crate::metrics::{self, Stage};
+use crate::plan::Plan;
 use crate::plan::scene::{self, Shape};
-use crate::plan::{Plan, block};
 use crate::rng::Draw;
 use bytes::Bytes;
 use rayon::prelude::*;
@@ -243,16 +243,7 @@ fn classify(rule: &Rule, classes: &[i32], scene: &mut Scene) -> Result<(), Refus
 }
 
 fn plan(feed: &Feed, rule: &Rule, at: &BlockAt, samples: &[Sample]) -> Plan {
-    let labels: Vec<i32> = samples.iter().map(|s| s.label).collect();
-    let place = block::Place {
-        stream: &rule.mix_stream,
-        fields: &rule.fields,
-        step: at.step,
-        epoch: feed.order.epoch(at.step),
-        slot: at.slot,
-        size: (1, 1),
-    };
-    block::block(&rule.mix, &place, &labels)
+    planned(feed, at, samples, (&rule.mix, &rule.mix_stream, &rule.fields), (1, 1))
 }
 
 /// Rows of a block before they are written.

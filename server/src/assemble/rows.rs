@@ -1,13 +1,13 @@
 //! The CPU part of a block: encoded bytes to finished rows.
 
 use super::replace::{self, Refusal, Sample, settle};
-use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, read};
+use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, read};
 use crate::batch::{Piece, flags};
 use crate::decode::{Decoder, peek};
 use crate::exec;
 use crate::job::{Feed, Image, Place};
 use crate::metrics::{self, Stage};
-use crate::plan::{Plan, block, view};
+use crate::plan::{Plan, view};
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 use std::{cell::RefCell, time::Instant};
@@ -131,16 +131,8 @@ fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Re
 }
 
 fn plan(feed: &Feed, image: &Image, at: &BlockAt, samples: &[Sample]) -> Plan {
-    let labels: Vec<i32> = samples.iter().map(|s| s.label).collect();
-    let place = block::Place {
-        stream: &image.mix_stream,
-        fields: &image.fields,
-        step: at.step,
-        epoch: feed.order.epoch(at.step),
-        slot: at.slot,
-        size: (image.view.height, image.view.width),
-    };
-    block::block(&image.mix, &place, &labels)
+    let Image { mix, mix_stream, fields, view, .. } = image;
+    planned(feed, at, samples, (mix, mix_stream, fields), (view.height, view.width))
 }
 
 /// Counts rows of each group.

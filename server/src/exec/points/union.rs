@@ -18,7 +18,7 @@ pub enum Chosen {
 pub struct Part {
     /// Row of the block that the scene belongs to.
     pub slot: u32,
-    /// Number of the scene in the row: 0 the base, then in the order in which the plan names them.
+    /// Number of the scene in the row, by its first points: 0 is the base, unless all of its points left.
     pub scene: u8,
     /// Its points, at least one.
     pub chosen: Chosen,
@@ -127,7 +127,7 @@ pub fn rows(plan: &Plan, scenes: &[Points]) -> Result<Vec<Vec<Part>>, UnionError
 /// # Panics
 /// When the plan names a slot that `scenes` lacks or more than 256 scenes: faults of the caller, never of data.
 pub fn row(planned: &Row, scenes: &[Points]) -> Result<Vec<Part>, UnionError> {
-    let mut mix = Mixing { scenes, order: Vec::new(), parts: Vec::new() };
+    let mut mix = Mixing { scenes, parts: Vec::new() };
     mix.add_whole(planned.base);
     for op in &planned.ops {
         match op {
@@ -157,8 +157,7 @@ pub fn row(planned: &Row, scenes: &[Points]) -> Result<Vec<Part>, UnionError> {
 /// A row in the making.
 struct Mixing<'a> {
     scenes: &'a [Points],
-    /// Slots of the row's scenes, by scene number.
-    order: Vec<u32>,
+    /// Scenes and instances are numbered when all parts are there.
     parts: Vec<Part>,
 }
 
@@ -167,19 +166,8 @@ impl<'a> Mixing<'a> {
         &self.scenes[slot as usize]
     }
 
-    /// Number of the scene of `slot` in the row, a new one at its first mention.
-    fn scene_number(&mut self, slot: u32) -> u8 {
-        let known = self.order.iter().position(|s| *s == slot);
-        let number = known.unwrap_or_else(|| {
-            self.order.push(slot);
-            self.order.len() - 1
-        });
-        u8::try_from(number).expect("a row has at most 256 scenes")
-    }
-
     fn add(&mut self, slot: u32, chosen: Chosen, angle: f32) {
-        let scene = self.scene_number(slot);
-        self.parts.push(Part { slot, scene, chosen, angle, instance: 0 });
+        self.parts.push(Part { slot, scene: 0, chosen, angle, instance: 0 });
     }
 
     fn add_whole(&mut self, slot: u32) {
