@@ -21,6 +21,7 @@ pub mod heap;
 pub mod http;
 pub mod job;
 pub mod keeper;
+pub mod live;
 pub mod metrics;
 pub mod mixture;
 pub mod pack;
@@ -110,6 +111,7 @@ pub async fn start(
         memory: stream::Memory::new(settings.memory.0),
         limits: StreamLimits { prefetch: settings.prefetch().0, max_prefetch: settings.max_prefetch().0 },
         draining: stop.clone(),
+        live: Arc::default(),
     });
     for (name, spec) in jobs {
         shared.jobs.open(&name, Some(spec), &[]).map_err(|error| StartError::Job { name, error })?;

@@ -11,6 +11,7 @@ pub use serve::{Listener, http2, serve};
 
 use crate::assemble::Assembler;
 use crate::job::Jobs;
+use crate::live::Live;
 use crate::stream::Memory;
 use mixfeed_proto::{self as v1, feed_service_server::FeedServiceServer, mixture_service_server};
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub limits: StreamLimits,
     /// Turns true when the server is stopping.
     pub draining: watch::Receiver<bool>,
+    /// Who reads, and what went wrong.
+    pub live: Arc<Live>,
 }
 
 /// The generated servers with health and, if asked, reflection. The reporter turns health off when the server drains.
