@@ -8,6 +8,8 @@ STOCK := client/tests/stock
 VENV := .venv-test
 DEPLOY := deploy/tests
 DEPLOY_VENV := .venv-deploy
+# What is tested beside the default: traces.
+FEATURES := --features mixfeed-server/otel
 # The program that deploy/tests start; empty: the one that cargo makes.
 MIXFEED ?=
 
@@ -40,7 +42,7 @@ fmt:
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 
 test: setup
 	$(call timed,lint)
@@ -50,7 +52,7 @@ test: setup
 	$(call timed,test-deploy)
 
 test-rust: text
-	cargo test --workspace
+	cargo test --workspace $(FEATURES)
 
 # Groups of real text to learn on, from pinned packages: test-data/text.
 text: setup
@@ -61,7 +63,7 @@ doc:
 
 # `--tests` for the features of `cargo test --workspace`: nothing is compiled twice.
 test-stock: $(VENV)/ready
-	cargo build --workspace --bins --tests
+	cargo build --workspace --bins --tests $(FEATURES)
 	$(VENV)/bin/python -m pytest $(STOCK)
 
 $(VENV)/ready: $(STOCK)/requirements.txt
@@ -72,7 +74,7 @@ $(VENV)/ready: $(STOCK)/requirements.txt
 
 # Rules, dashboards, compose files and chart, and a real Prometheus on a real server.
 test-deploy: $(DEPLOY_VENV)/ready deploy-tools
-	$(if $(MIXFEED),,cargo build --workspace --bins --tests)
+	$(if $(MIXFEED),,cargo build --workspace --bins --tests $(FEATURES))
 	MIXFEED=$(MIXFEED) $(DEPLOY_VENV)/bin/python -m pytest $(DEPLOY)
 
 # The services that deploy/tests start or ask, from Debian; nothing of them is started here.

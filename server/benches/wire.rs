@@ -227,9 +227,9 @@ fn again(ready: Ready) -> stream::Body {
         let _running = running;
         for step in 0.. {
             let extent = Extent { rows: 256, ..Default::default() };
-            let mark = Mark::default();
-            if next.send(Next::Step { step, extent: Some(extent), blocks: blocks.len(), mark }).await.is_err()
-            {
+            let (mark, span) = (Mark::default(), tracing::Span::none());
+            let begun = Next::Step { step, extent: Some(extent), blocks: blocks.len(), mark, span };
+            if next.send(begun).await.is_err() {
                 return;
             }
             for (slot, block) in blocks.iter() {
@@ -252,6 +252,7 @@ fn again(ready: Ready) -> stream::Body {
         expected: None,
         positions: Positions::Follow,
         asked: Instant::now(),
+        call: tracing::Span::none(),
     };
     let budget = stream::Memory::new(1 << 20).reserve(1 << 20, 0).unwrap();
     stream::send(ask, coming, budget, draining, service::status::of_assemble)

@@ -33,6 +33,7 @@ pub mod shutdown;
 pub mod source;
 pub mod store;
 pub mod stream;
+pub mod trace;
 pub mod wire;
 
 use assemble::Assembler;

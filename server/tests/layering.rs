@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("cloud", &[]),
     ("live", &[]),
+    ("trace", &[]),
     ("auth", &[]),
     ("source", &["batch", "cloud", "metrics"]),
     ("decode", &["batch"]),
@@ -30,15 +31,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "assemble",
-        &["batch", "cloud", "decode", "exec", "job", "keeper", "metrics", "pack", "plan", "rng", "source"],
+        &[
+            "batch", "cloud", "decode", "exec", "job", "keeper", "metrics", "pack", "plan", "rng", "source",
+            "trace",
+        ],
     ),
     ("wire", &["args", "assemble", "batch", "estimate", "exec", "job", "keeper", "plan", "source"]),
-    ("stream", &["assemble", "batch", "job", "keeper", "live", "metrics", "mixture", "wire"]),
+    ("stream", &["assemble", "batch", "job", "keeper", "live", "metrics", "mixture", "trace", "wire"]),
     (
         "service",
         &[
             "assemble", "auth", "job", "keeper", "live", "metrics", "mixture", "source", "store", "stream",
-            "wire",
+            "trace", "wire",
         ],
     ),
     ("heap", &[]),
@@ -71,6 +75,11 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("libc", &["heap", "source"]),
     ("toml", &["config", "cli"]),
     ("redb", &["store"]),
+    ("opentelemetry", &["cli", "trace"]),
+    ("opentelemetry_sdk", &["cli", "trace"]),
+    ("opentelemetry_otlp", &["cli"]),
+    ("tracing_opentelemetry", &["cli", "trace"]),
+    ("tracing_subscriber", &["cli"]),
 ];
 
 /// Text of every file of each room, without tests and comments.

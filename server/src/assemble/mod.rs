@@ -28,9 +28,11 @@ use crate::plan::{
 };
 use crate::rng::Stream;
 use crate::source::SourceError;
+use crate::trace;
 use bytes::Bytes;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::Span;
 
 /// Records that one reader thread fetches in a row: fewer cost more hand-overs, more leave readers idle.
 const READ_RUN: usize = 8;
@@ -252,15 +254,18 @@ impl Assembler {
         if feed.tokens().is_some() {
             return self.tokens(feed, at, permit).await;
         }
+        let reading = trace::stage("read");
         let encoded = self.read(&feed, &at).await?;
+        drop(reading);
         Stage::Read.done(start);
         let _turn = turns.acquire().await.expect("never closed");
         let (answer, made) = oneshot::channel();
-        let slabs = self.slabs.clone();
+        let (slabs, span) = (self.slabs.clone(), Span::current());
         self.pool.spawn(move || {
             if answer.is_closed() {
                 return; // the client left
             }
+            let _block = span.enter();
             // A panic here would take the process down with every other stream.
             let made = std::panic::catch_unwind(AssertUnwindSafe(|| match &feed.pipeline {
                 Pipeline::Image(image) => rows::make(&feed, image, &at, &encoded, &slabs, permit),
@@ -281,9 +286,9 @@ impl Assembler {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Block, AssembleError> {
         let reader = self.readers.clone().acquire_owned().await.expect("never closed");
-        let slabs = self.slabs.clone();
+        let (slabs, span) = (self.slabs.clone(), Span::current());
         let made = tokio::task::spawn_blocking(move || {
-            let _reader = reader;
+            let (_reader, _block) = (reader, span.enter());
             tokens::make(&feed, &at, &slabs, permit)
         });
         made.await.unwrap_or_else(|lost| Err(AssembleError::Panic(lost.to_string())))

@@ -13,6 +13,7 @@ use crate::metrics::{self, Stage};
 use crate::plan::Plan;
 use crate::plan::scene::{self, Shape};
 use crate::rng::Draw;
+use crate::trace;
 use bytes::Bytes;
 use rayon::prelude::*;
 use std::{cell::RefCell, ops::Range, time::Instant};
@@ -81,9 +82,10 @@ pub(super) fn make(
     slabs: &Slabs,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Result<Block, AssembleError> {
-    let start = Instant::now();
+    let (start, span) = (Instant::now(), trace::stage("decode"));
     let (scenes, samples) = scenes(feed, rule, at, encoded)?;
-    let start = Stage::Decode.done(start);
+    drop(span);
+    let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, rule, at, &samples);
     let made = mix(feed, rule, at, &plan, &scenes)?;
     let extent = made.extent();
@@ -91,7 +93,8 @@ pub(super) fn make(
     let mut slab = slabs.take(rounded(parts.end));
     made.write(rule, &scenes, &parts, &mut slab)?;
     SCRATCH.with_borrow_mut(|scratch| scenes.into_iter().for_each(|scene| scratch.recycle(scene)));
-    let start = Stage::Execute.done(start);
+    drop(span);
+    let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
     let slab = match permit {
         Some(permit) => slab.hold(permit),
         None => slab,

@@ -8,6 +8,7 @@ use crate::exec;
 use crate::job::{Feed, Image, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{Plan, view};
+use crate::trace;
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 use std::{cell::RefCell, time::Instant};
@@ -40,10 +41,11 @@ pub(super) fn make(
     slabs: &Slabs,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Result<Block, AssembleError> {
-    let start = Instant::now();
+    let (start, span) = (Instant::now(), trace::stage("decode"));
     let mut clean = slabs.take(at.places.len() * image.format.raster.len());
     let samples = decode(feed, image, at, encoded, &mut clean)?;
-    let start = Stage::Decode.done(start);
+    drop(span);
+    let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, image, at, &samples);
     let mut out = slabs.take(plan.rows.len() * image.bytes());
     let rows = out.par_chunks_exact_mut(image.bytes()).zip(&plan.rows);
@@ -51,7 +53,8 @@ pub(super) fn make(
         DESK.with_borrow_mut(|desk| exec::run(row, &clean, &image.format, &mut desk.mix, out));
     });
     drop(clean);
-    let start = Stage::Execute.done(start);
+    drop(span);
+    let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
     let out = match permit {
         Some(permit) => out.hold(permit),
         None => out,

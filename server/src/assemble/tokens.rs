@@ -6,6 +6,7 @@ use crate::job::{Feed, Place, Tokens};
 use crate::metrics::{self, Stage};
 use crate::pack;
 use crate::plan::Plan;
+use crate::trace;
 use std::sync::{Mutex, PoisonError};
 use std::{collections::BTreeSet, ops::Range, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
@@ -148,7 +149,7 @@ pub(super) fn make(
     slabs: &Slabs,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Result<Block, AssembleError> {
-    let start = Instant::now();
+    let (start, span) = (Instant::now(), trace::stage("read"));
     let rule = feed.tokens().expect("asked by the caller");
     let extent = extent(rule, &at.places);
     let filled = |place: &Place| rule.row_tokens(place.id) == rule.seq_len;
@@ -157,7 +158,8 @@ pub(super) fn make(
     let size = if rule.ragged() || rule.cu_seqlens { parts.end.next_multiple_of(GRAIN) } else { parts.end };
     let mut slab = slabs.take(size);
     fill(feed, rule, at, &parts, &mut slab)?;
-    let start = Stage::Read.done(start);
+    drop(span);
+    let (start, _span) = (Stage::Read.done(start), trace::stage("checksum"));
     let slab = match permit {
         Some(permit) => slab.hold(permit),
         None => slab,

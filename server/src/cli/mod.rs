@@ -12,6 +12,7 @@ mod estimators;
 mod fit;
 mod healthcheck;
 mod learn;
+mod logs;
 mod mixture;
 mod photos;
 mod points;
@@ -23,10 +24,9 @@ mod sheet;
 mod tiles;
 mod tokenize;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use std::io::{IsTerminal, Write};
+use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
-use tracing_subscriber::{EnvFilter, fmt};
 
 /// Serves mixed, augmented training batches over gRPC.
 #[derive(Debug, Parser)]
@@ -34,18 +34,12 @@ use tracing_subscriber::{EnvFilter, fmt};
 struct Cli {
     /// How log lines look.
     #[arg(long, global = true, env = "MIXFEED_LOG_FORMAT", default_value = "text")]
-    log_format: LogFormat,
+    log_format: logs::Format,
     /// What is logged: a level, or targets with levels such as "info,h2=warn".
     #[arg(long, global = true, env = "MIXFEED_LOG", default_value = "info")]
     log: String,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,29 +87,22 @@ fn complain(text: std::fmt::Arguments<'_>) {
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong flags, 78 wrong config.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = match EnvFilter::try_new(&cli.log) {
-        Ok(filter) => filter,
-        Err(error) => {
-            complain(format_args!("error: --log `{}`: {error}", cli.log));
-            return ExitCode::from(2);
-        }
-    };
-    // A closed stderr must not end a server: the default would complain about it on stderr, and panic.
-    let logs = fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .log_internal_errors(false);
-    match cli.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(format_args!("error: cannot start threads: {error}"));
             return ExitCode::FAILURE;
+        }
+    };
+    let traces = {
+        let _inside = runtime.enter();
+        logs::init(&cli.log, cli.log_format)
+    };
+    let traces = match traces {
+        Ok(traces) => traces,
+        Err(why) => {
+            complain(format_args!("error: {why}"));
+            return ExitCode::from(2);
         }
     };
     let done = match cli.command {
@@ -131,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Fit(args) => fit::run(&args),
         Command::Healthcheck(args) => runtime.block_on(healthcheck::run(args)),
     };
+    drop(traces);
     // Blocking reads of a dead disk must not keep the process.
     runtime.shutdown_background();
     match done {

@@ -5,6 +5,7 @@
 
 use super::streams::{self, Call};
 use super::{Shared, routes};
+use crate::trace;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::os::unix::fs::FileTypeExt;
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tower::ServiceExt;
+use tracing::Instrument;
 
 /// A connection that answers no ping for so long is dead.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -172,7 +174,8 @@ where
 {
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (shared, routes) = (shared.clone(), routes.clone());
-        async move {
+        let span = trace::call(request.uri().path(), request.headers());
+        let answer = async move {
             Ok::<_, Infallible>(match Call::of(request.uri().path()) {
                 Some(call) => streams::answer(&shared, call, request).await,
                 None => match routes.oneshot(request).await {
@@ -180,7 +183,8 @@ where
                     Err(never) => match never {},
                 },
             })
-        }
+        };
+        answer.instrument(span)
     });
     let connection = http2().serve_connection(TokioIo::new(socket), service);
     tokio::pin!(connection);

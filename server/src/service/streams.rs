@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tonic::Status;
+use tracing::Span;
 
 /// Largest request of a stream.
 const MAX_REQUEST: usize = 64 << 10;
@@ -68,8 +69,9 @@ where
     let body = match tokio::time::timeout(REQUEST_TIMEOUT, read(request)).await {
         Ok(Ok(message)) => {
             // Finding a position may walk a log, or wait for one that is being made durable: not on the I/O threads.
-            let shared = shared.clone();
-            let opened = tokio::task::spawn_blocking(move || open(&shared, call, message, asked)).await;
+            let (shared, span) = (shared.clone(), Span::current());
+            let opened = move || span.in_scope(|| open(&shared, call, message, asked));
+            let opened = tokio::task::spawn_blocking(opened).await;
             opened.unwrap_or_else(|lost| Err(Status::internal(lost.to_string())))
         }
         Ok(Err(status)) => Err(status),
@@ -159,6 +161,7 @@ fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -
             expected: None,
             positions: Positions::Follow,
             asked,
+            call: Span::current(),
         },
         request.prefetch_bytes,
     ))
@@ -198,6 +201,7 @@ fn eval_set(
         expected: None,
         positions: Positions::Fixed,
         asked,
+        call: Span::current(),
     };
     Ok((ask, 0))
 }
@@ -234,6 +238,7 @@ fn replay(shared: &Shared, request: v1::ReplayBatchRequest, asked: Instant) -> R
         expected,
         positions,
         asked,
+        call: Span::current(),
     };
     Ok((ask, 0))
 }

@@ -19,9 +19,11 @@ use crate::job::{Feed, Job, Place, places};
 use crate::keeper::{KeeperError, Mark, Reached};
 use crate::metrics::OpenStream;
 use crate::mixture::Sequence;
+use crate::trace;
 use std::{ops::Range, sync::Arc, time::Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
 
 /// Blocks in the making; only bounds bookkeeping, the byte budget is what limits.
 const MAX_AHEAD: usize = 1024;
@@ -60,6 +62,8 @@ pub struct Ask {
     pub positions: Positions,
     /// Since when the client waits.
     pub asked: Instant,
+    /// The call that asked.
+    pub call: Span,
 }
 
 /// Where the positions of a stream's steps come from.
@@ -175,6 +179,8 @@ pub enum Next {
         blocks: usize,
         /// What its header says of the mixture.
         mark: Mark,
+        /// What it goes through.
+        span: Span,
     },
     /// The job is over.
     Over {
@@ -251,7 +257,9 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
         let costs: Vec<(usize, usize)> = blocks.iter().map(|at| cost(&ask.feed, at)).collect();
         // A step that is sent as a whole keeps its blocks until the last one is made.
         let kept = if extent.is_none() { costs.iter().map(|(_, keeping)| keeping).sum() } else { 0 };
-        if next.send(Next::Step { step, extent, blocks: blocks.len(), mark }).await.is_err() {
+        let span = trace::batch(&ask.call, &ask.job.name, ask.rank, step);
+        let begun = Next::Step { step, extent, blocks: blocks.len(), mark, span: span.clone() };
+        if next.send(begun).await.is_err() {
             return;
         }
         for (at, (making, keeping)) in blocks.into_iter().zip(costs) {
@@ -271,11 +279,12 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
             let kept = work.split(keeping).expect("it is part of what was acquired");
             let (assembler, turns) = (assembler.clone(), turns.clone());
             let (feed, slot) = (ask.feed.clone(), at.slot);
-            let block = Coming::spawn(async move {
+            let making = async move {
                 let block = assembler.block(feed, at, Some(kept), &turns).await;
                 drop(work);
                 block
-            });
+            };
+            let block = Coming::spawn(making.instrument(trace::block(&span, slot)));
             if next.send(Next::Block { slot, block }).await.is_err() {
                 return;
             }

@@ -7,12 +7,14 @@ use crate::assemble::{AssembleError, Extent};
 use crate::job::NUMERICS;
 use crate::keeper::Mark;
 use crate::metrics::{self, OpenStream, Stage, StreamEnd};
+use crate::trace;
 use crate::wire::{self, Columns};
 use bytes::Bytes;
 use mixfeed_proto::{self as v1, batch_part::Part};
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
+use tracing::Span;
 
 /// Replaced records that a receipt names; more would break the limit of a message. "sample.flags" marks every one.
 const MAX_REPLACED: usize = 64;
@@ -81,6 +83,7 @@ struct Open {
     /// Checksum and bytes so far of each large tensor.
     large: Vec<(u32, u64)>,
     replaced: Vec<v1::Replacement>,
+    span: Span,
 }
 
 struct Sender<'a> {
@@ -105,11 +108,11 @@ impl Sender<'_> {
             let Some(next) = next else { return self.go_away().await };
             let Some(next) = next else { return Ok((StreamEnd::Complete, Status::ok(""))) };
             match next {
-                Next::Step { step, extent, blocks, mark } => {
+                Next::Step { step, extent, blocks, mark, span } => {
                     if *self.draining.borrow() {
                         return self.go_away().await;
                     }
-                    self.open(step, extent, blocks, mark).await?;
+                    self.open(step, extent, (blocks, mark, span)).await?;
                 }
                 Next::Block { slot, mut block } => match (&mut block.0).await {
                     Ok(Ok(block)) => self.block(slot, block).await?,
@@ -149,8 +152,7 @@ impl Sender<'_> {
         &mut self,
         step: u64,
         extent: Option<Extent>,
-        blocks: usize,
-        mark: Mark,
+        (blocks, mark, span): (usize, Mark, Span),
     ) -> Result<(), Gone> {
         let columns = Columns::new(&self.ask.feed);
         let large =
@@ -166,6 +168,7 @@ impl Sender<'_> {
             extent: Extent::default(),
             large,
             replaced: Vec::new(),
+            span,
         });
         match extent {
             Some(extent) => self.header(extent).await,
@@ -204,6 +207,7 @@ impl Sender<'_> {
         let start = Instant::now();
         let batch = self.batch.as_mut().expect("a block follows its step");
         batch.blocks -= 1;
+        let _sending = trace::part(&batch.span, "send");
         batch.extent = [batch.extent, block.extent].into_iter().sum();
         let mut parts = Vec::with_capacity(block.tensors.len());
         for (piece, (crc, bytes)) in block.tensors.iter().zip(&mut batch.large) {

@@ -14,9 +14,15 @@ pub struct Serving {
 impl Serving {
     /// Starts `mixfeed serve` on free ports and waits for the line that names them.
     pub fn start(config: &str) -> Serving {
+        Serving::start_with(config, &[])
+    }
+
+    /// As [`Serving::start`], with variables of the environment.
+    pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Serving {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mixfeed"))
             .args(["--log-format", "json", "serve", "--config", config])
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
