@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 const STREAM: &str = "/mixfeed.v1.FeedService/StreamBatches";
@@ -197,37 +198,49 @@ impl Kind {
     }
 }
 
-/// Many of them.
+/// Many of them, on a thread of their own: good clients do not wait behind them on this side.
 pub struct Attack {
     tasks: JoinSet<()>,
+    runtime: Option<Runtime>,
     /// Those who got a connection, and those who lost it.
     pub began: Arc<AtomicUsize>,
     pub cut: Arc<AtomicUsize>,
 }
 
 impl Attack {
-    /// `each` of every kind, from one address per kind out of `addresses`.
+    /// `count` clients, the kinds and the last bytes of their `addresses` taken in turn.
     pub fn start(server: SocketAddr, job: &str, count: usize, addresses: &[u8]) -> Attack {
         let (began, cut) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut tasks = JoinSet::new();
         for i in 0..count {
             let kind = Kind::ALL[i % Kind::ALL.len()];
             let from = addresses[i % addresses.len()];
             let (job, began, cut) = (job.to_owned(), began.clone(), cut.clone());
-            tasks.spawn(async move {
+            let attacker = async move {
                 let socket = connect(server, from).await;
                 began.fetch_add(1, SeqCst);
                 run(kind, socket, &job).await;
                 cut.fetch_add(1, SeqCst);
-            });
+            };
+            tasks.spawn_on(attacker, runtime.handle());
         }
-        Attack { tasks, began, cut }
+        Attack { tasks, runtime: Some(runtime), began, cut }
     }
 
     /// Waits until all of them were cut.
     pub async fn over(&mut self) {
         while let Some(done) = self.tasks.join_next().await {
             done.unwrap();
+        }
+    }
+}
+
+impl Drop for Attack {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background(); // a runtime must not be waited for inside another one
         }
     }
 }
