@@ -122,7 +122,7 @@ fn late() -> Instant {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_hostile_clients_do_not_change_what_a_good_one_gets() {
     let house = House::start(
-        "first_request = 5\nrequest_timeout = 3\nidle_timeout = 3\nstall_timeout = 4\ncontrol_frames = 200",
+        "first_request = 5\nrequest_timeout = 3\nidle_timeout = 3\nstall_timeout = 4\ncontrol_frames = 50",
     );
     let alone = job(&house).await;
     assert_eq!(alone.iter().map(|(step, _)| *step).collect::<Vec<_>>(), (0..STEPS).collect::<Vec<_>>());
@@ -146,11 +146,7 @@ async fn five_hundred_hostile_clients_do_not_change_what_a_good_one_gets() {
     }
     attack.over().await;
     for reason in ["slow", "idle", "stalled", "flood", "protocol"] {
-        assert!(
-            house.refused(reason).await > 0.0,
-            "nobody was cut as `{reason}`: {}",
-            house.scrape().await.unwrap()
-        );
+        assert!(house.refused(reason).await > 0.0, "nobody was cut as `{reason}`");
     }
     let most = before + MEMORY + REQUEST_MEMORY + HOSTILE * CONNECTION;
     assert!(house.peak() <= most, "{} MiB at most, {} MiB wanted", house.peak() / MIB, most / MIB);
