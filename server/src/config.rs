@@ -312,6 +312,45 @@ fn line_of(text: &str, key: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    const WHOLE: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\nmemory = \"1GiB\"\nthreads = 2\n\
+        [server.limits]\nidle_timeout = 3\n[sources.a]\nkind = \"tar\"\npath = \"x\"\n\
+        [jobs.\"b c\"]\nglobal_batch = 8\nseed = 3\ngroups = [{ group = \"a\", weight = 0.5 }]\n\
+        image = { height = 3, width = 4, random_resized_crop = {} }\n";
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn bent_text_is_read_or_refused_with_a_line(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..6, "[ -~\u{e9}\n]{0,6}"), 1..4),
+        ) {
+            let mut text = WHOLE.to_owned();
+            for (at, cut, more) in edits {
+                let at = at.index(text.len() + 1);
+                let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+                let rest: String = text[at..].chars().skip(cut).collect();
+                text.truncate(at);
+                text.push_str(&more);
+                text.push_str(&rest);
+            }
+            if let Err(error) = Config::parse(&text, Path::new("mixfeed.toml")) {
+                prop_assert!(error.to_string().contains("mixfeed.toml"));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,200}") {
+            let _ = Config::parse(&text, Path::new("mixfeed.toml"));
+            let _ = text.parse::<Size>();
+        }
+    }
+
+    #[test]
+    fn the_text_that_is_bent_is_right() {
+        Config::parse(WHOLE, Path::new("mixfeed.toml")).unwrap();
+    }
 
     fn error(text: &str) -> String {
         Config::parse(text, Path::new("mixfeed.toml")).expect_err("wrong").to_string()
