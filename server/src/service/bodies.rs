@@ -2,7 +2,7 @@
 
 use super::guest::{Charge, Open};
 use super::status;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::pin::{Pin, pin};
@@ -58,6 +58,30 @@ where
         }
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Whether a body is one message that is not compressed.
+///
+/// # Errors
+/// INVALID_ARGUMENT, or UNIMPLEMENTED when it is compressed.
+pub fn one_message(mut body: &[u8]) -> Result<(), Status> {
+    if body.len() < 5 {
+        return Err(Status::invalid_argument("request holds no message"));
+    }
+    if body.get_u8() != 0 {
+        return Err(Status::unimplemented("compressed requests are not supported"));
+    }
+    match body.get_u32() as usize {
+        len if len == body.len() => Ok(()),
+        len => {
+            Err(Status::invalid_argument(format!("request: {} bytes follow a length of {len}", body.len())))
+        }
+    }
+}
+
+/// A message that is no Protocol Buffers encoding of what the call takes.
+pub fn undecodable() -> Status {
+    Status::invalid_argument("request: it is no encoding of what this call takes")
 }
 
 /// Requests hold all the memory that they may.

@@ -1,6 +1,7 @@
 //! The gRPC edge: thin. Paths that answer with batches go to [`streams`], every other one to the generated servers.
 
 mod bodies;
+mod calls;
 mod feed;
 mod guest;
 mod limits;

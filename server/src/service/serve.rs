@@ -6,14 +6,10 @@
 //! Stopping: health says NOT_SERVING, listeners close, every stream gets a GoAway at its next batch boundary; what is
 //! still open after the drain time is cut.
 
-use super::bodies::{self, Answer, Timed};
-use super::guest::{Guest, Open, Stay};
+use super::guest::{Guest, Stay};
 use super::limits::{Limits, Peer, Refusal};
 use super::meter::Meter;
-use super::streams::{self, Call};
-use super::{Shared, routes, status};
-use crate::metrics;
-use http_body_util::Full;
+use super::{Shared, calls, routes};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::os::unix::fs::FileTypeExt;
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration, time::Instant};
@@ -22,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tower::ServiceExt;
 
 /// A connection that answers no ping for so long is dead.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -35,8 +30,6 @@ const RECEIVE_WINDOW: u32 = 1 << 20;
 const RESET_BEFORE: usize = 20;
 /// Calls that this side refused or reset: beyond what a connection may open, mostly.
 const RESET_BY_US: usize = 1024;
-/// What a call takes beside its bytes, until it is answered.
-const CALL_BYTES: usize = 4 << 10;
 /// Pause after a failed accept (out of file descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -204,7 +197,7 @@ async fn connection<S>(
         let guest = guest.clone();
         hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let (shared, routes, call) = (shared.clone(), routes.clone(), guest.call());
-            async move { Ok::<_, Infallible>(answer(&shared, routes, call, request).await) }
+            async move { Ok::<_, Infallible>(calls::answer(&shared, routes, call, request).await) }
         })
     };
     let socket = TokioIo::new(Meter::new(socket, guest.clone()));
@@ -249,52 +242,4 @@ fn note(guest: &Guest, error: &hyper::Error) {
     if !guest.has_left() {
         Refusal::Protocol.count();
     }
-}
-
-/// Answers one call within the limits of its connection.
-async fn answer(
-    shared: &Arc<Shared>,
-    routes: Routes,
-    call: Open,
-    request: http::Request<hyper::body::Incoming>,
-) -> http::Response<Answer> {
-    let limits = *call.guest().limits();
-    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
-    let bytes = CALL_BYTES + request.uri().path().len() + headers.sum::<usize>();
-    let Some(mut charge) = call.guest().charge(bytes) else {
-        return refuse(bodies::crowded(), call);
-    };
-    let (head, body) = request.into_parts();
-    if is_reflection(head.uri.path()) {
-        let request = http::Request::from_parts(head, Timed::new(body, limits.request_timeout));
-        let response = match routes.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
-        return response.map(|body| Answer::new(body, call, Some(charge)));
-    }
-    let body = match bodies::gather(body, &mut charge, limits.request_timeout).await {
-        Ok(body) => Full::new(body),
-        Err(status) => return refuse(status, call),
-    };
-    let request = http::Request::from_parts(head, body);
-    if let Some(kind) = Call::of(request.uri().path()) {
-        return streams::answer(shared, kind, request).await.map(|body| Answer::new(body, call, None));
-    }
-    match tokio::time::timeout(limits.call_timeout, routes.oneshot(request)).await {
-        Ok(Ok(response)) => response.map(|body| Answer::new(body, call, Some(charge))),
-        Ok(Err(never)) => match never {},
-        Err(_) => refuse(status::overdue(limits.call_timeout), call),
-    }
-}
-
-/// An answer before anybody looked at the request.
-fn refuse(status: tonic::Status, call: Open) -> http::Response<Answer> {
-    metrics::request("any", super::code_name(status.code()));
-    status.into_http().map(|body| Answer::new(body, call, None))
-}
-
-/// Whether messages go both ways: such a request is answered before it ends.
-fn is_reflection(path: &str) -> bool {
-    path.starts_with("/grpc.reflection.")
 }
