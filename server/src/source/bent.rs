@@ -20,8 +20,7 @@ struct Member {
 
 impl Member {
     fn bytes(&self) -> Vec<u8> {
-        let mut header =
-            if self.kind % 2 == 0 { ::tar::Header::new_gnu() } else { ::tar::Header::new_ustar() };
+        let mut header = if self.kind < b'4' { ::tar::Header::new_gnu() } else { ::tar::Header::new_ustar() };
         header.set_entry_type(::tar::EntryType::new(self.kind));
         header.set_size(self.size);
         let name = self.name.as_bytes();

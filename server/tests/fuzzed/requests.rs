@@ -86,7 +86,7 @@ pub fn valid(path: &str, digest: &Bytes) -> Vec<u8> {
             .encode_to_vec()
         }
         "SetWeights" => {
-            let weights = vec![1.0];
+            let weights = vec![1.0; 3];
             v1::SetWeightsRequest { job: job(), weights, operator: "eve".into(), ..Default::default() }
                 .encode_to_vec()
         }
