@@ -101,4 +101,20 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn bent_text_is_refused_or_a_cursor(
+            at in proptest::prelude::any::<proptest::sample::Index>(),
+            more in "\\PC{0,5}",
+            skip in 0usize..5,
+        ) {
+            let text = serde_json::to_string(&cursor()).expect("plain fields");
+            let at = at.index(text.len());
+            let bent = [&text[..at], &more, &text[(at + skip).min(text.len())..]].concat();
+            if let Ok(cursor) = serde_json::from_str::<Cursor>(&bent) {
+                proptest::prop_assert_eq!(cursor.0.digest.len(), 32);
+            }
+        }
+    }
 }

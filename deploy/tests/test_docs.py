@@ -51,6 +51,12 @@ def test_every_key_of_the_server_table():
     assert first_cells(section("### `[server]`")) == set(keys)
 
 
+def test_every_key_of_the_limits_table():
+    source = (ROOT / "server/src/config.rs").read_text()
+    keys = re.findall(r"^    pub (\w+):", source.split("pub struct Limits {")[1].split("\n}")[0], re.M)
+    assert first_cells(section("### `[server.limits]`")) == set(keys)
+
+
 def test_links_inside_the_page_lead_somewhere():
     headings = re.findall(r"^#+ (.+)$", TEXT, re.M)
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

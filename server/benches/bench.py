@@ -20,6 +20,7 @@ them; figures are medians over the rounds.
   estimator_lsq_128_ms              the same for Aioli's least squares at 128 groups
   estimator_1000_ms                 1,000 groups: slowest method that solves no system
   log_cost                          reports, log and state of a job that learns, % of streaming, CPU time (log.rs)
+  good_client_under_attack          a client beside 500 idle or slow attackers, against the same client alone (attack.rs)
   first_batch_ms                    a server just started: from OpenJob to the first batch of 256
   first_batch_far_ms                the same at step 10,000,000
   rss_growth_mib                    resident memory of the server: growth over the later 9,000 of 10,000 batches
@@ -256,6 +257,7 @@ GROUPS = [
     (finished("seek", pictures), ["seek_ms"]),
     (finished("estimate"), ["estimator_64_ms", "estimator_tikmix_m_ms", "estimator_lsq_128_ms", "estimator_1000_ms"]),
     (finished("log"), ["log_cost"]),
+    (finished("attack"), ["good_client_under_attack"]),
     (latency, ["first_batch_ms", "first_batch_far_ms"]),
     (memory, ["rss_growth_mib", "rss_stalled_mib"]),
 ]

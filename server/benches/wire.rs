@@ -214,7 +214,9 @@ async fn serve_grpc(ours: bool) {
                 tower::ServiceExt::oneshot(routes, request).await
             }
         });
-        tokio::spawn(service::http2().serve_connection(hyper_util::rt::TokioIo::new(socket), answer));
+        tokio::spawn(
+            service::http2(256, 16 << 10).serve_connection(hyper_util::rt::TokioIo::new(socket), answer),
+        );
     }
 }
 

@@ -47,6 +47,79 @@ pub struct Server {
     /// Folder for what must outlive the process (mixture logs, reports), relative to the file; made when it is missing.
     /// `mixfeed serve` defaults to "mixfeed-state"; empty keeps it in memory only.
     pub state: Option<String>,
+    /// `[server.limits]`.
+    pub limits: Limits,
+}
+
+/// `[server.limits]`: what clients may hold. Good clients do not meet these.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections of all addresses, 1..=1000000; a trainer has two.
+    pub connections: usize,
+    /// Connections of one IPv4 address, of one IPv6 network of 64 bits, or of all Unix sockets, 1..=1000000.
+    pub connections_per_peer: usize,
+    /// Calls of one connection at a time, 1..=100000.
+    pub streams_per_connection: u32,
+    /// Bytes of a request's headers, 1 KiB to 1 MiB.
+    pub header_bytes: Size,
+    /// Bytes that requests and unread answers of control calls may hold, 4 MiB to 1 TiB.
+    pub request_memory: Size,
+    /// Seconds until the first call of a connection, 1..=86400.
+    pub first_request: u64,
+    /// Seconds until a request is complete, 1..=86400.
+    pub request_timeout: u64,
+    /// Seconds until a control call is answered, 1..=86400.
+    pub call_timeout: u64,
+    /// Seconds that a connection without calls and pings is kept, 1..=31536000.
+    pub idle_timeout: u64,
+    /// Seconds that a reader may leave what is ready, 1..=31536000.
+    pub stall_timeout: u64,
+    /// Frames a second that carry nothing (pings, settings, resets, window updates), 10..=1000000.
+    pub control_frames: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 4096,
+            connections_per_peer: 2500,
+            streams_per_connection: 256,
+            header_bytes: Size(16 << 10),
+            request_memory: Size(256 << 20),
+            first_request: 30,
+            request_timeout: 20,
+            call_timeout: 600,
+            idle_timeout: 600,
+            stall_timeout: 3600,
+            control_frames: 1000,
+        }
+    }
+}
+
+impl Limits {
+    /// The first value out of its range: (key, what is there and what is wanted).
+    fn misfit(&self) -> Option<(&'static str, String)> {
+        const DAY: u64 = 86_400;
+        const YEAR: u64 = 365 * DAY;
+        const MANY: u64 = 1_000_000;
+        let ranges: [(&str, u64, std::ops::RangeInclusive<u64>); 11] = [
+            ("limits.connections", self.connections as u64, 1..=MANY),
+            ("limits.connections_per_peer", self.connections_per_peer as u64, 1..=MANY),
+            ("limits.streams_per_connection", self.streams_per_connection.into(), 1..=100_000),
+            ("limits.header_bytes", self.header_bytes.0 as u64, 1 << 10..=1 << 20),
+            ("limits.request_memory", self.request_memory.0 as u64, 4 << 20..=1 << 40),
+            ("limits.first_request", self.first_request, 1..=DAY),
+            ("limits.request_timeout", self.request_timeout, 1..=DAY),
+            ("limits.call_timeout", self.call_timeout, 1..=DAY),
+            ("limits.idle_timeout", self.idle_timeout, 1..=YEAR),
+            ("limits.stall_timeout", self.stall_timeout, 1..=YEAR),
+            ("limits.control_frames", self.control_frames.into(), 10..=MANY),
+        ];
+        let wrong = ranges.into_iter().find(|(_, value, range)| !range.contains(value));
+        wrong
+            .map(|(key, value, range)| (key, format!("is {value}, want {}..={}", range.start(), range.end())))
+    }
 }
 
 impl Default for Server {
@@ -63,6 +136,7 @@ impl Default for Server {
             drain_timeout: 30,
             reflection: false,
             state: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -94,6 +168,9 @@ impl Server {
         }
         if !(1..=1000).contains(max_jobs) {
             return Some(("max_jobs", format!("is {max_jobs}, want 1..=1000")));
+        }
+        if let Some(misfit) = self.limits.misfit() {
+            return Some(misfit);
         }
         let large = [("prefetch", prefetch), ("max_prefetch", max_prefetch)].into_iter();
         let large =
@@ -235,6 +312,45 @@ fn line_of(text: &str, key: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    const WHOLE: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\nmemory = \"1GiB\"\nthreads = 2\n\
+        [server.limits]\nidle_timeout = 3\n[sources.a]\nkind = \"tar\"\npath = \"x\"\n\
+        [jobs.\"b c\"]\nglobal_batch = 8\nseed = 3\ngroups = [{ group = \"a\", weight = 0.5 }]\n\
+        image = { height = 3, width = 4, random_resized_crop = {} }\n";
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn bent_text_is_read_or_refused_with_a_line(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..6, "[ -~\u{e9}\n]{0,6}"), 1..4),
+        ) {
+            let mut text = WHOLE.to_owned();
+            for (at, cut, more) in edits {
+                let at = at.index(text.len() + 1);
+                let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+                let rest: String = text[at..].chars().skip(cut).collect();
+                text.truncate(at);
+                text.push_str(&more);
+                text.push_str(&rest);
+            }
+            if let Err(error) = Config::parse(&text, Path::new("mixfeed.toml")) {
+                prop_assert!(error.to_string().contains("mixfeed.toml"));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,200}") {
+            let _ = Config::parse(&text, Path::new("mixfeed.toml"));
+            let _ = text.parse::<Size>();
+        }
+    }
+
+    #[test]
+    fn the_text_that_is_bent_is_right() {
+        Config::parse(WHOLE, Path::new("mixfeed.toml")).unwrap();
+    }
 
     fn error(text: &str) -> String {
         Config::parse(text, Path::new("mixfeed.toml")).expect_err("wrong").to_string()
@@ -262,6 +378,8 @@ mod tests {
         assert!(e.contains("line 2: `server.listen` is empty"), "{e}");
         let e = error("[server]\nmemory = \"1MiB\"\nmax_prefetch = \"2MiB\"\nprefetch = 1\n");
         assert!(e.contains("line 3: `server.max_prefetch`"), "{e}");
+        let e = error("[server]\n[server.limits]\n\nidle_timeout = 0\n");
+        assert!(e.contains("line 4: `server.limits.idle_timeout` is 0, want 1..=31536000"), "{e}");
         let e = error("[jobs.a]\nglobal_batch = \"many\"\n");
         assert!(e.contains("line 2"), "{e}");
         let e = error("[jobs.a.output]\nlayout = \"nchv\"\n");

@@ -91,6 +91,23 @@ impl Running {
     }
 }
 
+/// Limits of the edge as they are configured.
+fn edge(limits: &config::Limits) -> service::Limits {
+    service::Limits {
+        connections: limits.connections,
+        connections_per_peer: limits.connections_per_peer,
+        streams: limits.streams_per_connection,
+        header_bytes: u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX),
+        request_memory: limits.request_memory.0,
+        first_request: Duration::from_secs(limits.first_request),
+        request_timeout: Duration::from_secs(limits.request_timeout),
+        call_timeout: Duration::from_secs(limits.call_timeout),
+        idle_timeout: Duration::from_secs(limits.idle_timeout),
+        stall_timeout: Duration::from_secs(limits.stall_timeout),
+        control_frames: limits.control_frames,
+    }
+}
+
 /// Starts a server: binds everything, opens the configured jobs, serves until `stop` turns true.
 ///
 /// # Errors
@@ -111,6 +128,7 @@ pub async fn start(
         assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
         memory: stream::Memory::new(settings.memory.0),
         limits: StreamLimits { prefetch: settings.prefetch().0, max_prefetch: settings.max_prefetch().0 },
+        house: service::House::new(edge(&settings.limits)),
         draining: stop.clone(),
         live: Arc::default(),
     });

@@ -31,6 +31,8 @@ const REQUESTS: &str = "mixfeed_requests_total";
 const REPORTS: &str = "mixfeed_mixture_reports_total";
 const ENTRIES: &str = "mixfeed_mixture_entries_total";
 const SHADOW_WEIGHT: &str = "mixfeed_mixture_shadow_weight_ratio";
+const CONNECTIONS: &str = "mixfeed_connections";
+const CONNECTIONS_REFUSED: &str = "mixfeed_connections_refused_total";
 const LOSS: &str = "mixfeed_mixture_loss_nats";
 
 /// 100 us to 60 s in steps of about 2.5.
@@ -77,6 +79,8 @@ fn describe() {
     describe_gauge!(SHADOW_WEIGHT, "share of the group that a shadow estimator would ask for, 0 to 1");
     describe_gauge!(LOSS, "held-out loss of the group as last reported, nats per token");
     describe_counter!(REQUESTS, "calls by method and gRPC code");
+    describe_gauge!(CONNECTIONS, "open gRPC connections");
+    describe_counter!(CONNECTIONS_REFUSED, "connections not taken, or ended by the server, by reason");
     for end in StreamEnd::ALL {
         counter!(STREAMS_ENDED, "reason" => end.name()).absolute(0);
     }
@@ -283,6 +287,23 @@ pub fn jobs(open: usize) {
 pub fn memory(promised: u64, limit: u64) {
     gauge!(MEMORY, "pool" => "streams").set(promised as f64);
     gauge!(MEMORY_LIMIT, "pool" => "streams").set(limit as f64);
+}
+
+/// Open connections.
+pub fn connections(open: usize) {
+    gauge!(CONNECTIONS).set(open as f64);
+}
+
+/// A connection was not taken, or ended by the server. `reason` comes from a closed set.
+pub fn connection_refused(reason: &'static str) {
+    counter!(CONNECTIONS_REFUSED, "reason" => reason).increment(1);
+}
+
+/// All reasons, from 0.
+pub fn refusals(reasons: &[&'static str]) {
+    for reason in reasons {
+        counter!(CONNECTIONS_REFUSED, "reason" => *reason).increment(0);
+    }
 }
 
 /// A call was answered. `method` comes from the closed set of our paths.

@@ -120,7 +120,9 @@ async fn collect(listener: TcpListener, exports: mpsc::UnboundedSender<Export>) 
                 Ok::<_, Infallible>(answer.body(body).unwrap())
             }
         });
-        tokio::spawn(mixfeed_server::service::http2().serve_connection(TokioIo::new(socket), service));
+        tokio::spawn(
+            mixfeed_server::service::http2(256, 16 << 10).serve_connection(TokioIo::new(socket), service),
+        );
     }
 }
 
@@ -153,6 +155,7 @@ async fn every_batch_is_a_trace_with_its_blocks_and_stages() {
     std::fs::write(&config, text).unwrap();
     let mut server = Serving::start_with(
         &config,
+        "127.0.0.1:0",
         &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector), ("OTEL_BSP_SCHEDULE_DELAY", "50")],
     );
 

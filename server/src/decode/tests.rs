@@ -174,6 +174,43 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Behind the first bytes of a picture of every format, or behind nothing: refused, or a picture within the limits.
+    #[test]
+    fn noise_is_refused_or_a_picture(
+        which in 0..64_usize,
+        keep in 0..80_usize,
+        noise in proptest::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let fixtures = fixtures();
+        let head = &fixtures[which % fixtures.len()].bytes;
+        let bytes = [&head[..keep.min(head.len())], &noise].concat();
+        if let Ok(peek) = peek(&bytes, LIMITS) {
+            prop_assert!(u64::from(peek.height) * u64::from(peek.width) <= LIMITS.max_pixels);
+            let _ = decode(&bytes, &peek, &all_of(&peek), (5, 9));
+        }
+    }
+
+    /// Every run of bytes of a header may claim anything.
+    #[test]
+    fn headers_that_claim_much_are_refused_or_within_the_limits(
+        which in 0..64_usize,
+        at in 2..60_usize,
+        claim in proptest::sample::select(vec![[0xff_u8; 4], [0x7f, 0xff, 0xff, 0xff], [0; 4], [0xff, 0xff, 0, 0], [0, 0, 0xff, 0xff]]),
+    ) {
+        let fixtures = fixtures();
+        let mut bytes = fixtures[which % fixtures.len()].bytes.clone();
+        let at = at.min(bytes.len() - 4);
+        bytes[at..at + 4].copy_from_slice(&claim);
+        if let Ok(peek) = peek(&bytes, LIMITS) {
+            prop_assert!(u64::from(peek.height) * u64::from(peek.width) <= LIMITS.max_pixels);
+            let _ = decode(&bytes, &peek, &all_of(&peek), (5, 9));
+        }
+    }
+}
+
 #[test]
 fn a_jpeg_cut_anywhere_is_refused() {
     for Fixture { name, bytes, .. } in fixtures().into_iter().filter(|f| f.name.ends_with(".jpg")) {

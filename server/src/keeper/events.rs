@@ -10,6 +10,7 @@ use crate::mixture::Weights;
 use crate::{metrics, store};
 use mixfeed_proto::{self as v1, ReportOutcome};
 use prost::Message;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Records read from the store at a time.
 const PAGE: usize = 1_000;
@@ -57,6 +58,21 @@ pub(super) fn apply(course: &mut Course, event: Event) -> Result<Done, KeeperErr
     Ok(done)
 }
 
+/// Applies a recorded event, which may be of another build or damaged: whatever it does, it only ends in a reason.
+fn again(course: &mut Course, event: Event) -> Result<(), String> {
+    if let Event::Weights(WeightsEvent { weights, .. }) = &event {
+        let groups = course.rules().groups.len();
+        Weights::exact(weights.clone()).map_err(|e| e.to_string())?;
+        if weights.len() != groups {
+            return Err(format!("it has {} weights for {groups} groups", weights.len()));
+        }
+    }
+    match catch_unwind(AssertUnwindSafe(|| apply(course, event))) {
+        Ok(applied) => applied.map(drop).map_err(|e| e.to_string()),
+        Err(_) => Err("it cannot be applied".into()),
+    }
+}
+
 /// Applies the store's records to a fresh course; each must lead to the entries that are recorded with it.
 pub(super) fn replay(
     job: &str,
@@ -76,7 +92,7 @@ pub(super) fn replay(
             let foreign = |why: String| KeeperError::Foreign { job: job.into(), record: at, why };
             let record = Record::decode(&bytes[..]).map_err(|e| foreign(e.to_string()))?;
             if let Some(event) = record.event {
-                apply(course, event).map_err(|e| foreign(e.to_string()))?;
+                again(course, event).map_err(foreign)?;
             }
             let entries = course.entries().get(known..).unwrap_or_default();
             // By their bytes: a loss that nobody told is NaN, which equals nothing.

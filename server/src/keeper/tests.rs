@@ -1,5 +1,6 @@
 //! The course and its keeper with an estimator simple enough to know every answer.
 
+mod bent;
 mod durable;
 mod rounds;
 mod turns;

@@ -1,12 +1,18 @@
 //! The gRPC edge: thin. Paths that answer with batches go to [`streams`], every other one to the generated servers.
 
+mod bodies;
+mod calls;
 mod feed;
+mod guest;
+mod limits;
+mod meter;
 mod mixture;
 mod serve;
 pub mod status;
 mod streams;
 mod watching;
 
+pub use limits::{House, Limits};
 pub use serve::{Listener, http2, serve};
 
 use crate::assemble::Assembler;
@@ -41,6 +47,8 @@ pub struct Shared {
     pub memory: Memory,
     /// Limits of one stream.
     pub limits: StreamLimits,
+    /// Connections and what they may hold.
+    pub house: House,
     /// Turns true when the server is stopping.
     pub draining: watch::Receiver<bool>,
     /// Who reads, and what went wrong.

@@ -1,20 +1,24 @@
 //! Listeners, connections, and how they end.
 //!
+//! A connection is admitted by the house, its frames are metered, each of its calls is bounded in bytes and time, and what
+//! its guest does decides when it has to go.
+//!
 //! Stopping: health says NOT_SERVING, listeners close, every stream gets a GoAway at its next batch boundary; what is
 //! still open after the drain time is cut.
 
-use super::streams::{self, Call};
-use super::{Shared, routes};
+use super::guest::{Guest, Stay};
+use super::limits::{Limits, Peer, Refusal};
+use super::meter::Meter;
+use super::{Shared, calls, routes};
 use crate::trace;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::os::unix::fs::FileTypeExt;
-use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration, time::Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tower::ServiceExt;
 use tracing::Instrument;
 
 /// A connection that answers no ping for so long is dead.
@@ -22,10 +26,12 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// What h2 may hold of a stream's ready bytes; above the frame size, so that it never starves.
 const SEND_BUFFER: usize = 1 << 20;
-/// Streams of one connection.
-const MAX_STREAMS: u32 = 256;
-/// Connections of one listener.
-const MAX_CONNECTIONS: usize = 4096;
+/// Bytes of a request that are on their way, of a call and of a connection.
+const RECEIVE_WINDOW: u32 = 1 << 20;
+/// Calls that were reset before they were looked at.
+const RESET_BEFORE: usize = 20;
+/// Calls that this side refused or reset: beyond what a connection may open, mostly.
+const RESET_BY_US: usize = 1024;
 /// Pause after a failed accept (out of file descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -72,14 +78,14 @@ async fn is_dead_socket(path: &std::path::Path) -> bool {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
             Listener::Tcp(listener) => {
-                let (socket, _) = listener.accept().await?;
+                let (socket, address) = listener.accept().await?;
                 socket.set_nodelay(true)?;
-                Ok(Socket::Tcp(socket))
+                Ok((Socket::Tcp(socket), address.into()))
             }
-            Listener::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Listener::Unix(listener, _) => Ok((Socket::Unix(listener.accept().await?.0), Peer::Local)),
         }
     }
 }
@@ -128,22 +134,26 @@ async fn accept(listener: Listener, shared: Arc<Shared>, routes: Routes, mut sto
     let mut open = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            // Further clients wait in the system's queue.
-            accepted = listener.accept(), if open.len() < MAX_CONNECTIONS => accepted,
+            accepted = listener.accept() => accepted,
             // Finished connections are forgotten as they end.
             Some(_) = open.join_next(), if !open.is_empty() => continue,
             () = stopped(&mut stop) => break,
         };
-        match accepted {
-            Ok(Socket::Tcp(socket)) => {
-                open.spawn(connection(socket, shared.clone(), routes.clone(), stop.clone()));
-            }
-            Ok(Socket::Unix(socket)) => {
-                open.spawn(connection(socket, shared.clone(), routes.clone(), stop.clone()));
-            }
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(stay) = shared.house.admit(peer) else { continue }; // closes the socket
+        match socket {
+            Socket::Tcp(socket) => {
+                open.spawn(connection(socket, stay, shared.clone(), routes.clone(), stop.clone()));
+            }
+            Socket::Unix(socket) => {
+                open.spawn(connection(socket, stay, shared.clone(), routes.clone(), stop.clone()));
             }
         }
     }
@@ -156,46 +166,85 @@ enum Socket {
     Unix(UnixStream),
 }
 
-/// HTTP/2 as this server speaks it.
-pub fn http2() -> hyper::server::conn::http2::Builder<TokioExecutor> {
+/// HTTP/2 as this server speaks it, with `streams` calls a connection and `header_bytes` of headers a request.
+pub fn http2(streams: u32, header_bytes: u32) -> hyper::server::conn::http2::Builder<TokioExecutor> {
     let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http2
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_streams(MAX_STREAMS);
+        .initial_stream_window_size(RECEIVE_WINDOW)
+        .initial_connection_window_size(RECEIVE_WINDOW)
+        .max_pending_accept_reset_streams(RESET_BEFORE)
+        .max_local_error_reset_streams(RESET_BY_US)
+        .max_header_list_size(header_bytes)
+        .max_concurrent_streams(streams);
     http2
 }
 
-async fn connection<S>(socket: S, shared: Arc<Shared>, routes: Routes, mut stop: watch::Receiver<bool>)
-where
+/// Serves one connection until it ends or has to go; `stay` keeps it in the count.
+async fn connection<S>(
+    socket: S,
+    stay: Stay,
+    shared: Arc<Shared>,
+    routes: Routes,
+    mut stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let (shared, routes) = (shared.clone(), routes.clone());
-        let span = trace::call(request.uri().path(), request.headers());
-        let answer = async move {
-            Ok::<_, Infallible>(match Call::of(request.uri().path()) {
-                Some(call) => streams::answer(&shared, call, request).await,
-                None => match routes.oneshot(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                },
-            })
-        };
-        answer.instrument(span)
-    });
-    let connection = http2().serve_connection(TokioIo::new(socket), service);
+    let guest = stay.guest().clone();
+    let Limits { streams, header_bytes, .. } = *guest.limits();
+    let service = {
+        let guest = guest.clone();
+        hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let (shared, routes, call) = (shared.clone(), routes.clone(), guest.call());
+            let span = trace::call(request.uri().path(), request.headers());
+            let answer =
+                async move { Ok::<_, Infallible>(calls::answer(&shared, routes, call, request).await) };
+            answer.instrument(span)
+        })
+    };
+    let socket = TokioIo::new(Meter::new(socket, guest.clone()));
+    let connection = http2(streams, header_bytes).serve_connection(socket, service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    // Since when the client was asked to go.
+    let (mut leaving, mut stopping) = (None, false);
+    let ended = loop {
+        tokio::select! {
+            // In this order: on a busy machine what a client said in time is heard before its time is looked at.
+            biased;
+            ended = connection.as_mut() => break ended,
+            () = stopped(&mut stop), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            why = guest.over(leaving) => {
+                if leaving.is_none() {
+                    why.count();
+                }
+                if why != Refusal::Idle || leaving.is_some() {
+                    tracing::debug!(reason = why.name(), "connection cut");
+                    return;
+                }
+                // Calls that are on their way are served: a new one may have crossed the GoAway.
+                leaving = Some(Instant::now());
+                connection.as_mut().graceful_shutdown();
+            }
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
+        note(&guest, &error);
+    }
+}
+
+/// A connection ended with an error: it is the client's when it broke the rules, and nobody's when it went away.
+fn note(guest: &Guest, error: &hyper::Error) {
+    tracing::debug!(%error, "connection ended");
+    if let Some(why) = guest.is_cut() {
+        return why.count();
+    }
+    if !guest.has_left() {
+        Refusal::Protocol.count();
     }
 }

@@ -169,6 +169,11 @@ pub fn exhausted(reason: &str, message: impl std::fmt::Display) -> Status {
     Status::with_error_details(Code::ResourceExhausted, cut(&message.to_string(), MESSAGE_MAX), details)
 }
 
+/// A call that took longer than it may.
+pub fn overdue(limit: Duration) -> Status {
+    status(Code::DeadlineExceeded, "CALL_TIMEOUT", format!("the call took longer than {limit:?}"))
+}
+
 /// The server is stopping.
 pub fn draining() -> Status {
     status(Code::Unavailable, "DRAINING", "the server is stopping")

@@ -1,5 +1,7 @@
 //! 1 READ: bytes of records by position. A source is indexed once; afterwards any record is one positional read.
 
+#[cfg(test)]
+mod bent;
 mod columns;
 #[cfg(test)]
 mod conformance;

@@ -139,8 +139,9 @@ fn blocks(index: &Index, row_groups: &[Vec<RowGroup>]) -> Vec<Block> {
         for (row_group, group) in row_groups[record.file as usize].iter().enumerate() {
             let (start, mut bytes) = (first, u64::MAX);
             for rows in group.pages.iter().filter(|rows| **rows > 0) {
-                let page: u64 =
-                    index.records[first..][..*rows as usize].iter().map(|record| record.size).sum();
+                // A kept index may claim any size; reading compares it with the row's.
+                let sizes = index.records[first..][..*rows as usize].iter().map(|record| record.size);
+                let page = sizes.fold(0, u64::saturating_add);
                 match blocks.last_mut() {
                     Some(block) if bytes.saturating_add(page) <= SMALL_PAGE => block.rows += *rows as u32,
                     Some(_) | None => {
@@ -149,7 +150,7 @@ fn blocks(index: &Index, row_groups: &[Vec<RowGroup>]) -> Vec<Block> {
                         bytes = 0;
                     }
                 }
-                bytes += page;
+                bytes = bytes.saturating_add(page);
                 first += *rows as usize;
             }
         }
@@ -159,7 +160,7 @@ fn blocks(index: &Index, row_groups: &[Vec<RowGroup>]) -> Vec<Block> {
 
 /// Bytes that a decoded block takes.
 fn weight(sizes: impl Iterator<Item = u64>) -> u64 {
-    sizes.map(|size| size + 64).sum()
+    sizes.fold(0, |sum, size| sum.saturating_add(size).saturating_add(64))
 }
 
 fn too_large(index: &Index, blocks: &[Block], mib: u32) -> Option<String> {

@@ -14,14 +14,19 @@ pub struct Serving {
 impl Serving {
     /// Starts `mixfeed serve` on free ports and waits for the line that names them.
     pub fn start(config: &str) -> Serving {
-        Serving::start_with(config, &[])
+        Serving::start_with(config, "127.0.0.1:0", &[])
     }
 
-    /// As [`Serving::start`], with variables of the environment.
-    pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Serving {
+    /// As [`Serving::start`], on an address of one's own choice.
+    pub fn at(config: &str, listen: &str) -> Serving {
+        Serving::start_with(config, listen, &[])
+    }
+
+    /// As [`Serving::at`], with variables of the environment.
+    pub fn start_with(config: &str, listen: &str, variables: &[(&str, &str)]) -> Serving {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mixfeed"))
             .args(["--log-format", "json", "serve", "--config", config])
-            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(["--listen", listen, "--http", "127.0.0.1:0"])
             .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
@@ -45,9 +50,14 @@ impl Serving {
 
     /// Sends a signal and waits for the end.
     pub fn signal(&mut self, signal: &str) -> std::process::ExitStatus {
+        self.tell(signal);
+        self.child.wait().unwrap()
+    }
+
+    /// Sends a signal.
+    pub fn tell(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        self.child.wait().unwrap()
     }
 }
 

@@ -185,10 +185,60 @@ fn read(place: &Path) -> io::Result<Table> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     let table: Table = serde_json::from_slice(&bytes)?;
-    let mut end = 16;
+    let mut end = BEGIN;
     for entry in &table.blocks {
-        end =
-            (entry.offset == end).then_some(end + entry.size).ok_or_else(|| wrong("blocks out of order"))?;
+        let next = end.checked_add(entry.size).filter(|next| entry.offset == end && *next <= at);
+        end = next.ok_or_else(|| wrong("blocks out of order"))?;
+        // A point takes more than a byte; how many there are is believed until the block is read.
+        if entry.points > entry.size {
+            return Err(wrong("more points than bytes"));
+        }
     }
     if end == at { Ok(table) } else { Err(wrong("blocks do not fill the file")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(blocks: Vec<Entry>, at: u64, bytes: usize) -> io::Result<Table> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("a.mixtiles");
+        let table = serde_json::to_vec(&Table { blocks, left_out: 0 }).expect("plain numbers");
+        let head = [&MAGIC[..], &at.to_le_bytes(), &vec![7; bytes]].concat();
+        fs::write(&place, [head, table].concat()).expect("written");
+        read(&place)
+    }
+
+    fn entry((offset, size, points): (u64, u64, u64)) -> Entry {
+        Entry { at: (0, 0), offset, size, points }
+    }
+
+    #[test]
+    fn a_table_must_fill_the_file() {
+        assert!(written(vec![entry((BEGIN, 40, 3)), entry((BEGIN + 40, 60, 1))], BEGIN + 100, 100).is_ok());
+        // Sizes that come round to the right end.
+        let round = vec![entry((BEGIN, u64::MAX - 15, 3)), entry((0, BEGIN + 100, 1))];
+        assert!(written(round, BEGIN + 100, 100).is_err());
+        assert!(written(vec![entry((BEGIN, 100, u64::MAX))], BEGIN + 100, 100).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn tables_that_lie_are_refused(
+            entries in prop::collection::vec((number(), number(), number()), 0..4),
+            at in number(), bytes in 0usize..200,
+        ) {
+            if let Ok(table) = written(entries.into_iter().map(entry).collect(), at, bytes) {
+                let sum: u64 = table.blocks.iter().map(|b| b.size).sum();
+                prop_assert!(sum <= bytes as u64);
+            }
+        }
+    }
+
+    fn number() -> impl Strategy<Value = u64> {
+        let edges = vec![0, BEGIN, BEGIN + 100, 100, u64::MAX, u64::MAX - 15, 1 << 63];
+        prop_oneof![prop::sample::select(edges), 0u64..200]
+    }
 }

@@ -1,0 +1,360 @@
+//! Who may come in, and how much of the server one address may hold.
+//!
+//! A good client never meets these limits. When the house is full, those who have not asked for anything go first, and
+//! nobody is locked out while another address holds more.
+
+use super::guest::{Guest, Stay};
+use crate::metrics;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Limits of the edge.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Connections of all listeners together, at least 1.
+    pub connections: usize,
+    /// Connections of one address.
+    pub connections_per_peer: usize,
+    /// Calls of one connection at a time.
+    pub streams: u32,
+    /// Bytes of a request's headers.
+    pub header_bytes: u32,
+    /// Bytes that requests and unread answers of control calls may hold, all together; one address gets at most half.
+    pub request_memory: usize,
+    /// A connection without a call by then is closed; a TLS handshake is part of it.
+    pub first_request: Duration,
+    /// A request that is not complete by then is given up.
+    pub request_timeout: Duration,
+    /// A control call that is not answered by then is given up.
+    pub call_timeout: Duration,
+    /// A connection without calls and pings is closed after so long.
+    pub idle_timeout: Duration,
+    /// A connection of which a reader took nothing that was ready for so long is cut.
+    pub stall_timeout: Duration,
+    /// Frames a second that carry nothing (pings, settings, resets, window updates); ten seconds' worth may come at once,
+    /// and every KiB that was sent allows one more.
+    pub control_frames: u32,
+}
+
+/// Whom connections are counted for: an IPv4 address, an IPv6 network of 64 bits, or everybody on Unix sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// One address.
+    V4(Ipv4Addr),
+    /// One network: an IPv6 host has 2^64 addresses to come from.
+    V6([u16; 4]),
+    /// This machine, by a Unix socket.
+    Local,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Peer {
+        match address.ip().to_canonical() {
+            IpAddr::V4(ip) => Peer::V4(ip),
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.segments();
+                Peer::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+/// Why a connection was not taken, or was ended by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// All places are taken, and no address holds more of them than this one.
+    Full,
+    /// The address has all the connections that one may have.
+    Peer,
+    /// It had to make room for another one.
+    Evicted,
+    /// No call came in time.
+    Slow,
+    /// Nothing was asked for long.
+    Idle,
+    /// A reader took nothing for long.
+    Stalled,
+    /// Too many frames that carry nothing.
+    Flood,
+    /// It does not speak HTTP/2, or broke its rules.
+    Protocol,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Refusal; 8] = [
+        Refusal::Full,
+        Refusal::Peer,
+        Refusal::Evicted,
+        Refusal::Slow,
+        Refusal::Idle,
+        Refusal::Stalled,
+        Refusal::Flood,
+        Refusal::Protocol,
+    ];
+
+    /// As metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::Full => "full",
+            Refusal::Peer => "peer",
+            Refusal::Evicted => "evicted",
+            Refusal::Slow => "slow",
+            Refusal::Idle => "idle",
+            Refusal::Stalled => "stalled",
+            Refusal::Flood => "flood",
+            Refusal::Protocol => "protocol",
+        }
+    }
+
+    /// Counts it.
+    pub fn count(self) {
+        metrics::connection_refused(self.name());
+    }
+}
+
+/// All connections of a server.
+#[derive(Clone, Debug)]
+pub struct House(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    limits: Limits,
+    rooms: Mutex<Rooms>,
+}
+
+#[derive(Debug, Default)]
+struct Rooms {
+    next: u64,
+    guests: usize,
+    /// Bytes of requests.
+    bytes: usize,
+    peers: BTreeMap<Peer, Held>,
+}
+
+/// What one address holds.
+#[derive(Debug, Default)]
+struct Held {
+    guests: BTreeMap<u64, Arc<Guest>>,
+    bytes: usize,
+}
+
+impl House {
+    /// An empty one.
+    pub fn new(limits: Limits) -> House {
+        metrics::connections(0);
+        metrics::refusals(&Refusal::ALL.map(Refusal::name));
+        House(Arc::new(State { limits, rooms: Mutex::default() }))
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Connections at the moment.
+    pub fn guests(&self) -> usize {
+        self.rooms().guests
+    }
+
+    /// Bytes that requests hold at the moment.
+    pub fn request_bytes(&self) -> usize {
+        self.rooms().bytes
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a connection.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] or [`Refusal::Peer`], counted.
+    pub fn admit(&self, peer: Peer) -> Result<Stay, Refusal> {
+        let mut rooms = self.rooms();
+        if let Err(refusal) = rooms.make_room(peer, &self.0.limits) {
+            refusal.count();
+            return Err(refusal);
+        }
+        rooms.next += 1;
+        rooms.guests += 1;
+        let id = rooms.next;
+        let guest = Arc::new(Guest::new(id, peer, self.clone(), Instant::now()));
+        rooms.peers.entry(peer).or_default().guests.insert(id, guest.clone());
+        metrics::connections(rooms.guests);
+        Ok(Stay::new(guest))
+    }
+
+    /// A connection has ended.
+    pub(super) fn leave(&self, peer: Peer, id: u64) {
+        let mut rooms = self.rooms();
+        rooms.remove(peer, id);
+        metrics::connections(rooms.guests);
+    }
+
+    /// Bytes for requests of `peer`; `false` when they do not fit.
+    pub(super) fn take(&self, peer: Peer, bytes: usize) -> bool {
+        let (limit, mut rooms) = (self.0.limits.request_memory, self.rooms());
+        let held = rooms.peers.get(&peer).map_or(0, |held| held.bytes);
+        if rooms.bytes.saturating_add(bytes) > limit || held.saturating_add(bytes) > limit.div_ceil(2) {
+            return false;
+        }
+        rooms.bytes += bytes;
+        rooms.peers.entry(peer).or_default().bytes += bytes;
+        true
+    }
+
+    /// Bytes of requests that are gone.
+    pub(super) fn give_back(&self, peer: Peer, bytes: usize) {
+        let mut rooms = self.rooms();
+        rooms.bytes -= bytes;
+        if let Some(held) = rooms.peers.get_mut(&peer) {
+            held.bytes -= bytes;
+        }
+        rooms.forget(peer);
+    }
+}
+
+impl Rooms {
+    /// Finds room for one more of `peer`, at the cost of others if need be.
+    fn make_room(&mut self, peer: Peer, limits: &Limits) -> Result<(), Refusal> {
+        let held = self.held(peer);
+        if held >= limits.connections_per_peer {
+            return if self.evict(peer, true) { Ok(()) } else { Err(Refusal::Peer) };
+        }
+        if self.guests < limits.connections {
+            return Ok(());
+        }
+        let largest = self.peers.iter().max_by_key(|(_, held)| held.guests.len()).map(|(peer, _)| *peer);
+        let Some(largest) = largest else { return Err(Refusal::Full) };
+        let unfair = self.held(largest) > held + 1;
+        if self.evict(largest, true) || self.evict(peer, true) || (unfair && self.evict(largest, false)) {
+            Ok(())
+        } else {
+            Err(Refusal::Full)
+        }
+    }
+
+    fn held(&self, peer: Peer) -> usize {
+        self.peers.get(&peer).map_or(0, |held| held.guests.len())
+    }
+
+    /// Ends a connection of `peer`: the oldest that has not asked for anything, or, unless `silent` only, the newest
+    /// without a call or the newest of all.
+    fn evict(&mut self, peer: Peer, silent: bool) -> bool {
+        let Some(held) = self.peers.get(&peer) else { return false };
+        let mut found = held.guests.iter().find(|(_, guest)| !guest.has_called()).map(|(id, _)| *id);
+        if !silent {
+            let mut newest = held.guests.iter().rev();
+            let idle = newest.clone().find(|(_, guest)| !guest.is_busy());
+            found = found.or_else(|| idle.or_else(|| newest.next()).map(|(id, _)| *id));
+        }
+        let Some(id) = found else { return false };
+        if let Some(guest) = self.remove(peer, id) {
+            guest.cut(Refusal::Evicted);
+        }
+        true
+    }
+
+    fn remove(&mut self, peer: Peer, id: u64) -> Option<Arc<Guest>> {
+        let guest = self.peers.get_mut(&peer)?.guests.remove(&id)?;
+        self.guests -= 1;
+        self.forget(peer);
+        Some(guest)
+    }
+
+    fn forget(&mut self, peer: Peer) {
+        if self.peers.get(&peer).is_some_and(|held| held.guests.is_empty() && held.bytes == 0) {
+            self.peers.remove(&peer);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn limits() -> Limits {
+        Limits {
+            connections: 6,
+            connections_per_peer: 5,
+            streams: 8,
+            header_bytes: 1 << 14,
+            request_memory: 1000,
+            first_request: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(2),
+            call_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(20),
+            control_frames: 10,
+        }
+    }
+
+    fn peer(address: &str) -> Peer {
+        Peer::from(address.parse::<SocketAddr>().unwrap())
+    }
+
+    #[test]
+    fn addresses_are_counted_by_who_can_choose_them() {
+        assert_eq!(peer("10.0.0.1:1"), peer("[::ffff:10.0.0.1]:2"));
+        assert_eq!(peer("[2001:db8::1]:1"), peer("[2001:db8::ffff:1:2:3]:1"));
+        assert_ne!(peer("[2001:db8::1]:1"), peer("[2001:db8:0:1::1]:1"));
+    }
+
+    #[test]
+    fn a_full_house_takes_from_those_who_are_silent_and_from_who_holds_most() {
+        let house = House::new(limits());
+        let (a, b, c) = (peer("10.0.0.1:1"), peer("10.0.0.2:1"), peer("10.0.0.3:1"));
+        let busy = |peer| {
+            let stay = house.admit(peer).unwrap();
+            let call = stay.guest().call();
+            (stay, call)
+        };
+        let mut held: Vec<_> = (0..5).map(|_| busy(a)).collect();
+        assert_eq!(house.admit(a).unwrap_err(), Refusal::Peer, "nobody of it is silent");
+        let silent = house.admit(b).unwrap();
+        assert_eq!((house.guests(), silent.guest().is_cut()), (6, None));
+        // Full: the largest address has nobody silent, b's own silent one goes.
+        held.push(busy(b));
+        assert_eq!((house.guests(), silent.guest().is_cut()), (6, Some(Refusal::Evicted)));
+        drop(silent);
+        assert_eq!(house.guests(), 6, "it had left the count already");
+        // Full of calls: a holds 5 of 6, so its newest makes room for c.
+        let newest = held.remove(4);
+        held.push(busy(c));
+        assert_eq!(newest.0.guest().is_cut(), Some(Refusal::Evicted));
+        // b gets one more at a's cost (4 > 1 + 1), then (3 > 2 + 1) is false.
+        held.push(busy(b));
+        assert_eq!(house.admit(b).unwrap_err(), Refusal::Full);
+        drop((held, newest));
+        assert_eq!((house.guests(), house.rooms().peers.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_address_at_its_limit_loses_its_oldest_silent_connection() {
+        let house = House::new(limits());
+        let a = peer("10.0.0.1:1");
+        let silent: Vec<Stay> = (0..5).map(|_| house.admit(a).unwrap()).collect();
+        let more = house.admit(a).unwrap();
+        let cut: Vec<bool> = silent.iter().map(|stay| stay.guest().is_cut().is_some()).collect();
+        assert_eq!((house.guests(), cut), (5, vec![true, false, false, false, false]));
+        drop(more);
+    }
+
+    #[test]
+    fn requests_hold_no_more_than_they_may_and_an_address_half_of_it() {
+        let house = House::new(limits());
+        let (a, b) = (house.admit(peer("10.0.0.1:1")).unwrap(), house.admit(peer("10.0.0.2:1")).unwrap());
+        let mut first = a.guest().charge(400).unwrap();
+        assert!(a.guest().charge(101).is_none() && !first.grow(101) && first.grow(100));
+        let second = b.guest().charge(500).unwrap();
+        assert!(b.guest().charge(1).is_none());
+        assert_eq!(house.request_bytes(), 1000);
+        drop((a, b));
+        assert_eq!((house.guests(), house.request_bytes()), (0, 1000), "bytes outlive the connection");
+        drop((first, second));
+        assert_eq!((house.request_bytes(), house.rooms().peers.len()), (0, 0));
+    }
+}

@@ -1,0 +1,201 @@
+//! What a stopped or killed server leaves behind: nothing lost, nothing twice, and no process.
+#![allow(clippy::unwrap_used)]
+
+mod serving;
+
+use mixfeed_client::{Batch, BatchStream, Client, ClientOptions, Error, Start, StreamOptions};
+use serving::Serving;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+use std::{fs, net::TcpStream};
+
+/// Jobs of every load: pictures, tokens, and one that learns, whose first barrier comes after 8 steps of probes.
+fn config(drain: u64) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo-data").canonicalize().unwrap();
+    let text = format!(
+        "[sources.photos]\nkind = \"folder\"\npath = {photos:?}\n\n\
+         [sources.text]\nkind = \"text\"\npath = {texts:?}\ntokenizer = \"bytes\"\ndocuments = \"paragraph\"\n\
+         groups = \"shard\"\n\n\
+         [server]\ndrain_timeout = {drain}\n\n\
+         [jobs.pictures]\nglobal_batch = 16\nmix_block = 8\nseed = 3\ngroups = [{{ group = \"photos\" }}]\n\
+         image = {{ height = 48, width = 64, random_resized_crop = {{}} }}\n\
+         mix = {{ policies = [{{ name = \"cutmix\" }}] }}\n\n\
+         [jobs.tokens]\nglobal_batch = 16\nseed = 3\ngroups = [{{ group = \"text\" }}]\ntokens = {{ seq_len = 64 }}\n\n\
+         [jobs.lm]\nseed = 3\nglobal_batch = 16\nmax_steps = 60\ngroups = [{{ group = \"text\" }}]\n\
+         tokens = {{ seq_len = 64 }}\nheld_out = {{ fraction = 0.1, max_records = 20 }}\n\n[jobs.lm.mixture]\n\
+         estimator = {{ name = \"aioli\", params = {{ eta = 1.0, round_steps = 20, sweeps = 1, probe_steps = 2 }}, \
+         options = {{ variant = \"paper_eg\" }} }}\n",
+        photos = demo.join("photos").display().to_string(),
+        texts = demo.join("text").display().to_string(),
+    );
+    fs::write(folder.path().join("mixfeed.toml"), text).unwrap();
+    folder
+}
+
+fn start(folder: &tempfile::TempDir, listen: &str) -> Serving {
+    Serving::at(&folder.path().join("mixfeed.toml").display().to_string(), listen)
+}
+
+fn patient() -> ClientOptions {
+    ClientOptions::default().patience(Duration::from_secs(120))
+}
+
+/// Gives up at once, and takes less than a batch before it stops reading.
+fn stalling() -> ClientOptions {
+    ClientOptions::default().patience(Duration::ZERO).window_bytes(64 << 10)
+}
+
+async fn client<const N: usize>(servers: [&Serving; N], options: ClientOptions) -> Client {
+    Client::connect_with(servers.map(|s| s.endpoint.clone()), options).await.unwrap()
+}
+
+async fn stream(client: &Client, job: &str, (rank, world_size): (u32, u32), from: u64) -> BatchStream {
+    let options = StreamOptions { rank, world_size, start: Start::Step(from), ..Default::default() };
+    client.stream(job, options).await.unwrap()
+}
+
+/// A batch's step and the checksums of its tensors.
+type Seen = (u64, Vec<u32>);
+
+fn seen(batch: &Batch) -> Seen {
+    (batch.step(), batch.tensors().map(|t| crc32c::crc32c(t.bytes)).collect())
+}
+
+async fn pull(stream: &mut BatchStream, steps: usize) -> Vec<Seen> {
+    let mut out = Vec::new();
+    while out.len() < steps {
+        out.push(seen(&stream.next_batch().await.unwrap().expect("the job goes on")));
+    }
+    out
+}
+
+/// Pulls until the stream has lost its server once and `steps` more came.
+async fn pull_past_the_end(mut stream: BatchStream, steps: usize) -> Vec<Seen> {
+    let mut out = Vec::new();
+    let mut after = 0;
+    while after < steps {
+        out.push(seen(&stream.next_batch().await.unwrap().expect("the job goes on")));
+        after += usize::from(stream.stats().reconnects > 0);
+    }
+    out
+}
+
+fn late() -> Instant {
+    Instant::now() + Duration::from_secs(120)
+}
+
+/// How the process ended, by itself.
+async fn ended(server: &mut Serving) -> ExitStatus {
+    let limit = late();
+    loop {
+        if let Some(status) = server.child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < limit, "the process does not end");
+        tokio::task::yield_now().await;
+    }
+}
+
+const RANKS: [(&str, (u32, u32)); 3] = [("pictures", (0, 2)), ("pictures", (1, 2)), ("tokens", (0, 1))];
+
+/// What each of [`RANKS`] saw is what a server that nobody disturbed serves.
+async fn same(server: &Serving, all: Vec<Vec<Seen>>) {
+    let client = client([server], patient()).await;
+    for ((job, rank), all) in RANKS.into_iter().zip(all) {
+        let steps: Vec<u64> = all.iter().map(|(step, _)| *step).collect();
+        assert_eq!(
+            steps,
+            (0..all.len() as u64).collect::<Vec<_>>(),
+            "{job} {rank:?}: every step once, in order"
+        );
+        assert_eq!(pull(&mut stream(&client, job, rank, 0).await, all.len()).await, all, "{job} {rank:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_under_load_ends_at_batch_boundaries_and_by_itself() {
+    let (folder, other) = (config(5), config(5));
+    let (mut first, second) = (start(&folder, "127.0.0.1:0"), start(&other, "127.0.0.1:0"));
+    let impatient = client([&first], stalling()).await;
+    // One reader stops reading; one waits at a barrier, because nobody reports.
+    let mut stalled = stream(&impatient, "pictures", (0, 1), 0).await;
+    stalled.next_batch().await.unwrap();
+    let mut learning = stream(&impatient, "lm", (0, 1), 0).await;
+    let before = pull(&mut learning, 1).await;
+    let waiting = tokio::spawn(async move {
+        let mut steps = before.len();
+        loop {
+            match learning.next_batch().await {
+                Ok(batch) => steps += usize::from(batch.is_some()),
+                Err(error) => return (steps, error),
+            }
+        }
+    });
+    let mut readers = Vec::new();
+    for (job, rank) in RANKS {
+        // All begin at the first server: rank 1 would begin at the second of the list.
+        let servers = if rank.0 == 0 { [&first, &second] } else { [&second, &first] };
+        let client = client(servers, patient()).await;
+        let mut stream = stream(&client, job, rank, 0).await;
+        let begun = seen(&stream.next_batch().await.unwrap().unwrap());
+        readers.push(tokio::spawn(async move {
+            let rest = pull_past_the_end(stream, 5).await;
+            [vec![begun], rest].concat()
+        }));
+    }
+    first.tell("-TERM");
+    let mut all = Vec::new();
+    for reader in readers {
+        all.push(reader.await.unwrap());
+    }
+    let (steps, error) = waiting.await.unwrap();
+    assert!(steps > 1 && steps < 60, "it came to the barrier: {steps}");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(ended(&mut first).await.success(), "a drained server ends with 0");
+    drop(stalled);
+    same(&second, all).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_stops_at_once() {
+    let folder = config(600);
+    let mut server = start(&folder, "127.0.0.1:0");
+    let client = client([&server], stalling()).await;
+    let mut stalled = stream(&client, "pictures", (0, 1), 0).await;
+    stalled.next_batch().await.unwrap();
+    server.tell("-TERM");
+    let limit = late();
+    let address = server.endpoint.trim_start_matches("http://").to_owned();
+    while TcpStream::connect(&address).is_ok() {
+        assert!(Instant::now() < limit, "it still listens");
+    }
+    assert!(server.child.try_wait().unwrap().is_none(), "it waits for the reader that reads no more");
+    server.tell("-INT");
+    assert_eq!(ended(&mut server).await.code(), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_in_the_middle_of_its_streams_is_resumed_byte_for_byte() {
+    let folder = config(5);
+    let mut server = start(&folder, "127.0.0.1:0");
+    let address = server.endpoint.trim_start_matches("http://").to_owned();
+    let mut readers = Vec::new();
+    for (job, rank) in RANKS {
+        let client = client([&server], patient()).await;
+        let mut stream = stream(&client, job, rank, 0).await;
+        let begun = seen(&stream.next_batch().await.unwrap().unwrap());
+        readers.push(tokio::spawn(async move {
+            let rest = pull_past_the_end(stream, 5).await;
+            [vec![begun], rest].concat()
+        }));
+    }
+    server.signal("-9");
+    let server = start(&folder, &address);
+    let mut all = Vec::new();
+    for reader in readers {
+        all.push(reader.await.unwrap());
+    }
+    same(&server, all).await;
+}
