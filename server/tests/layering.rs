@@ -42,7 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("heap", &[]),
-    ("http", &[]),
+    ("http", &["metrics"]),
     ("picture", &["batch"]),
     ("config", &["source"]),
     ("shutdown", &[]),
