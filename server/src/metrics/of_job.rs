@@ -140,16 +140,12 @@ pub fn replaced(job: &str, rows: u64) {
 
 /// Rows were copied because no partner was found.
 pub fn unpaired(job: &str, rows: u64) {
-    if rows > 0 {
-        all().add(UNPAIRED, job, &[], rows as f64);
-    }
+    all().add(UNPAIRED, job, &[], rows as f64);
 }
 
 /// Points were left out to keep steps within their budget.
 pub fn thinned(job: &str, points: u64) {
-    if points > 0 {
-        all().add(THINNED, job, &[], points as f64);
-    }
+    all().add(THINNED, job, &[], points as f64);
 }
 
 /// A job ended with rows left over or repeated.
