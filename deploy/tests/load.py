@@ -57,6 +57,8 @@ shadows = [{{ name = "aioli", params = {{ round_steps = 10, probe_steps = 2, swe
 """
 #: Seconds that a call may take: the machine is busy.
 PATIENCE = 120
+#: Seconds after which trainers tell their waits: windows are short here.
+TELL = "0.5"
 #: More batches than are pulled.
 FOR_EVER = 1_000_000_000
 
@@ -156,7 +158,7 @@ class Load:
     def puller(self, job, batches):
         command = [self.program, "pull", "--endpoint", self.endpoint, "--job", job, "--batches", str(batches)]
         return subprocess.Popen(
-            [*command, "--warmup", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*command, "--warmup", "0", "--tell-waits", TELL], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
     @contextlib.contextmanager

@@ -56,7 +56,7 @@ def test_first_row_answers_the_question():
     panels = BOARDS["overview.json"]["panels"]
     first = next(i for i, panel in enumerate(panels) if i and panel["type"] == "row")
     text = json.dumps(panels[1:first])
-    for series in ("mixfeed_cpu_busy", "mixfeed_stage_busy", "mixfeed_mixture_error"):
+    for series in ("mixfeed_stall", "mixfeed_stream_waits", "mixfeed_stage_busy", "mixfeed_pool_busy", "mixfeed_mixture_error"):
         assert series in text
     assert "alertlist" in {panel["type"] for panel in panels[1:first]}
     assert all(panel["gridPos"]["y"] + panel["gridPos"]["h"] <= 8 for panel in panels[1:first]), (

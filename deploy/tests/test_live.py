@@ -1,9 +1,10 @@
 """The real server under load, seen through the real Prometheus. The load ends before the last tests,
 which break things: a trainer, a source, the server."""
 
+import itertools
 import re
 
-from mixfeed.v1 import feed_service_pb2, feed_service_pb2_grpc
+from mixfeed.v1 import feed_service_pb2, feed_service_pb2_grpc, mixture_service_pb2, mixture_service_pb2_grpc
 from promql import alerts, board_queries, families, family, names, recorded, rules
 from watched import WINDOW, until
 
@@ -68,12 +69,42 @@ def test_every_query_of_the_dashboards_has_data(watched):
 def test_shares_add_up(watched):
     def sums():
         for series in ("wanted", "served"):
-            (sample,) = watched.query(f"sum(instance_group:mixfeed_{series}_share:avg1h)") or [None]
-            if sample is None or abs(float(sample["value"][1]) - 1) > 1e-9:
+            jobs = watched.query(f"sum by (job) (instance_job_group:mixfeed_{series}_share:avg1h)")
+            if len(jobs) < 3 or any(abs(float(sample["value"][1]) - 1) > 1e-9 for sample in jobs):
                 return False
         return True
 
     until("shares of groups that add up to 1", sums)
+
+
+def test_a_trainer_faster_than_its_server_is_starved_and_the_alert_says_by_what(watched):
+    """`mixfeed pull` does nothing but wait."""
+
+    def starved(name):
+        return [a for a in watched.firing(name) if a["labels"]["job"] == "pictures"]
+
+    (alert,) = until("MixfeedTrainerStarvedBadly never fires", lambda: starved("MixfeedTrainerStarvedBadly"))
+    assert alert["labels"]["severity"] == "page"
+    assert re.search(r"wait most in: (making|sending)\.", alert["annotations"]["description"]), alert
+    until("MixfeedTrainerStarved never fires", lambda: starved("MixfeedTrainerStarved"))
+    (rank,) = watched.query('job_rank:mixfeed_stall:ratio5m{job="pictures"}')
+    assert rank["metric"]["rank"] == "0" and float(rank["value"][1]) > 0.3
+
+    def muted():
+        muted = {a["labels"]["alertname"] for a in watched.alertmanager_alerts() if a["status"]["inhibitedBy"]}
+        return "MixfeedTrainerStarved" in muted
+
+    until("the page does not mute the ticket", muted)
+
+
+def test_waits_of_streams_add_up_to_their_number(watched):
+    """Every open stream waits for exactly one thing at any time."""
+
+    def both():
+        (waits,) = watched.query('sum(job_state:mixfeed_stream_waits:rate5m{job="pictures"})') or [None]
+        return waits and 0.7 < float(waits["value"][1]) < 1.3
+
+    until("one stream of pictures that waits one second a second", both)
 
 
 def test_bad_records_raise_an_alert_that_reaches_alertmanager(watched):
@@ -110,8 +141,38 @@ def test_a_trainer_that_stops_reading_is_seen(watched):
     next(stream)
     (alert,) = until("MixfeedStreamsStalled never fires", lambda: watched.firing("MixfeedStreamsStalled"))
     assert alert["labels"]["instance"] == watched.http
+
+    def why():
+        top = watched.query('topk(1, job_state:mixfeed_stream_waits:rate5m{job="pictures"} > 0)')
+        return [sample["metric"]["state"] for sample in top] == ["sending"]
+
+    until("the reader is not said to be the cause", why)
     stream.cancel()
     until("MixfeedStreamsStalled never ends", lambda: not watched.firing("MixfeedStreamsStalled"))
+
+
+def test_ranks_that_drift_apart_are_seen_and_a_closed_job_is_forgotten(watched):
+    """Two trainers that went on from different checkpoints, as they would say it."""
+    feed = feed_service_pb2_grpc.FeedServiceStub(watched.channel)
+    spec = feed.DescribeJob(feed_service_pb2.DescribeJobRequest(job="pictures")).job.spec
+    spec.global_batch, spec.mix_block = 32, 16
+    feed.OpenJob(feed_service_pb2.OpenJobRequest(job="pair", spec=spec))
+    mixture = mixture_service_pb2_grpc.MixtureServiceStub(watched.channel)
+    steps = itertools.count(1_000_000, 50)
+
+    def tell():
+        step = next(steps)
+        for rank, (more, at) in enumerate([(50, step), (0, 3)]):
+            said = {"job": "pair", "rank": rank, "world_size": 2, "wait_seconds": 0.01, "active_seconds": 0.2}
+            mixture.ReportStats(mixture_service_pb2.ReportStatsRequest(**said, steps=more, next_step=at))
+        return watched.firing("MixfeedRankSkew")
+
+    (alert,) = until("MixfeedRankSkew never fires", tell)
+    assert alert["labels"]["job"] == "pair"
+    assert any('job="pair"' in line for line in watched.scrape()[1].splitlines())
+    feed.CloseJob(feed_service_pb2.CloseJobRequest(job="pair"))
+    assert 'job="pair"' not in watched.scrape()[1]
+    until("MixfeedRankSkew never ends", lambda: not watched.firing("MixfeedRankSkew"))
 
 
 def test_a_source_that_is_gone_is_seen(watched):

@@ -103,8 +103,11 @@ pub(super) fn make(
     let tensors = parts.sent.into_iter().map(|range| Piece::new(whole.slice(range))).collect();
     Stage::Checksum.done(start);
     rows::count(feed, &samples);
-    metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
-    metrics::thinned(made.thinned);
+    metrics::unpaired(
+        &feed.job,
+        plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
+    );
+    metrics::thinned(&feed.job, made.thinned);
     Ok(Block { tensors, plan, samples, extent, scenes: made.facts })
 }
 
@@ -153,7 +156,7 @@ fn scenes(
         })
     };
     let made = slots.into_par_iter().map(one).collect::<Result<Vec<_>, _>>()?;
-    replace::tally(&rule.tally, rule.max_bad_fraction, made.iter().map(|(_, sample)| sample))?;
+    replace::tally(&feed.job, &rule.tally, rule.max_bad_fraction, made.iter().map(|(_, sample)| sample))?;
     Ok(made.into_iter().unzip())
 }
 

@@ -5,7 +5,7 @@ use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, read
 use crate::batch::{Piece, flags};
 use crate::decode::{Decoder, peek};
 use crate::exec;
-use crate::job::{Feed, Image, Place};
+use crate::job::{Feed, Image, Order, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{Plan, view};
 use crate::trace;
@@ -62,7 +62,10 @@ pub(super) fn make(
     let tensors = vec![Piece::new(out.freeze())];
     Stage::Checksum.done(start);
     count(feed, &samples);
-    metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
+    metrics::unpaired(
+        &feed.job,
+        plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
+    );
     let extent = Extent { rows: plan.rows.len() as u64, ..Extent::default() };
     Ok(Block { tensors, plan, samples, extent, scenes: Vec::new() })
 }
@@ -94,7 +97,7 @@ fn decode(
         DESK.with_borrow_mut(|desk| sample(feed, at, place, encoded, desk, row))
     };
     let samples = slots.map(one).collect::<Result<Vec<_>, _>>()?;
-    replace::tally(&image.tally, image.max_bad_fraction, samples.iter())?;
+    replace::tally(&feed.job, &image.tally, image.max_bad_fraction, samples.iter())?;
     Ok(samples)
 }
 
@@ -138,9 +141,12 @@ fn plan(feed: &Feed, image: &Image, at: &BlockAt, samples: &[Sample]) -> Plan {
     planned(feed, at, samples, (mix, mix_stream, fields), (view.height, view.width))
 }
 
-/// Counts rows of each group.
+/// Counts rows of each group that are served for training: those are what a mixture is about.
 pub(super) fn count(feed: &Feed, samples: &[Sample]) {
+    if !matches!(feed.order, Order::Train(_)) {
+        return;
+    }
     let mut rows = vec![0; feed.groups.len()];
     samples.iter().for_each(|s| rows[s.id.group as usize] += 1);
-    metrics::group_rows(feed.groups.iter().map(|g| g.name.as_str()).zip(rows));
+    metrics::group_rows(&feed.job, feed.groups.iter().map(|g| g.name.as_str()).zip(rows));
 }

@@ -7,7 +7,7 @@ use mixfeed_proto::JobSpec;
 use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Flags.
@@ -40,6 +40,9 @@ pub struct Args {
     /// Bytes that the server may make ahead; 0 means the server's default.
     #[arg(long, default_value_t = 0)]
     prefetch_bytes: u64,
+    /// Seconds after which the server hears how long this trainer waited, again and again; 0 turns it off.
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    tell_waits: Duration,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -58,12 +61,16 @@ struct Pulled {
     next_step: Option<u64>,
 }
 
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| format!("`{text}` is no number of seconds, want 0 or more"))
+}
+
 /// Pulls and measures.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let spec = args.spec.as_deref().map(read).transpose()?;
-    let client =
-        Client::connect_with(args.endpoint, ClientOptions::default().prefetch_bytes(args.prefetch_bytes))
-            .await?;
+    let options = ClientOptions::default().prefetch_bytes(args.prefetch_bytes).tell_waits(args.tell_waits);
+    let client = Client::connect_with(args.endpoint, options).await?;
     let connected = Instant::now();
     match &spec {
         Some(spec) => client.open_job(&args.job, spec).await?,
@@ -76,7 +83,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches, {per_sec}")?;
     let bar = ProgressBar::new(args.warmup.saturating_add(args.batches)).with_style(style);
     let (mut first_batch_ms, mut samples, mut bytes) = (0.0, 0, 0);
-    let (mut start, mut waited) = (connected, std::time::Duration::ZERO);
+    let (mut start, mut waited) = (connected, Duration::ZERO);
     let mut batches = 0;
     for i in 0..args.warmup.saturating_add(args.batches) {
         if i == args.warmup {

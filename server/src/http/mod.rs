@@ -62,7 +62,9 @@ fn answer(request: &Request<Incoming>, metrics: &PrometheusHandle) -> Response<F
     };
     const PLAIN: &str = "text/plain; charset=utf-8";
     match request.uri().path() {
-        "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render()),
+        "/metrics" => {
+            text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", crate::metrics::render(metrics))
+        }
         "/healthz" => text(StatusCode::OK, PLAIN, "ok\n".into()),
         "/" => text(StatusCode::OK, PLAIN, "mixfeed: see /metrics and /healthz\n".into()),
         _ => text(StatusCode::NOT_FOUND, PLAIN, "not found\n".into()),

@@ -114,7 +114,7 @@ impl Mixture {
                 entry: seq.and_then(|seq| course.entry(seq)).cloned(),
                 horizon,
                 version: course.entries().len() as u64,
-                status: state(course, view.barrier.is_some_and(|b| b <= horizon)).into(),
+                status: super::sample::status(&keeper).into(),
                 attempt: course.attempt(),
                 reports: Vec::new(),
                 shadows: course.shadows(),
@@ -183,15 +183,6 @@ async fn read_of<T: Send + 'static>(
     job.keeper.read(read).await.map_err(|e| status::of_keeper(&e))
 }
 
-fn state(course: &Course, waiting: bool) -> v1::MixtureStatus {
-    match () {
-        () if course.rules().learner.is_none() => v1::MixtureStatus::Given,
-        () if waiting => v1::MixtureStatus::Waiting,
-        () if course.degraded() => v1::MixtureStatus::Degraded,
-        () => v1::MixtureStatus::Serving,
-    }
-}
-
 fn accounting(job: &Job, until: u64) -> Result<v1::GetAccountingResponse, KeeperError> {
     let keeper: &Keeper = &job.keeper;
     let until = if until == 0 { keeper.horizon() } else { until.min(keeper.horizon()) };
@@ -237,6 +228,13 @@ impl v1::mixture_service_server::MixtureService for Mixture {
         request: Request<v1::ReportRequest>,
     ) -> Result<Response<v1::ReportResponse>, Status> {
         answer("Report", self.take(request.into_inner()).await)
+    }
+
+    async fn report_stats(
+        &self,
+        request: Request<v1::ReportStatsRequest>,
+    ) -> Result<Response<v1::ReportStatsResponse>, Status> {
+        answer("ReportStats", super::stats::take(&self.0, &request.into_inner()))
     }
 
     async fn get_plan(

@@ -7,12 +7,15 @@ mod guest;
 mod limits;
 mod meter;
 mod mixture;
+mod sample;
 mod serve;
+mod stats;
 pub mod status;
 mod streams;
 mod watching;
 
 pub use limits::{House, Limits};
+pub use sample::sample;
 pub use serve::{Listener, http2, serve};
 
 use crate::assemble::Assembler;

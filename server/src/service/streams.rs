@@ -3,6 +3,7 @@
 use super::{Shared, code_name, status};
 use crate::job::{Feed, Job, JobError};
 use crate::keeper::Mark;
+use crate::live::Who;
 use crate::stream::{self, Ask, Positions};
 use crate::{job, metrics};
 use bytes::{Buf, Bytes};
@@ -21,7 +22,7 @@ const MAX_REQUEST: usize = 64 << 10;
 /// A request that is not complete by then is given up.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Steps beyond this are refused: 2^40 steps outlast any trainer, and positions stay far from overflow.
-const MAX_STEP: u64 = 1 << 40;
+pub(super) const MAX_STEP: u64 = 1 << 40;
 
 /// The calls that are answered with batch parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +122,13 @@ fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<s
     if *shared.draining.borrow() {
         return Err(status::draining());
     }
+    let mut replica = String::new();
     let (ask, wanted) = match call {
-        Call::Batches => batches(shared, decode(message)?, asked)?,
+        Call::Batches => {
+            let request: v1::StreamBatchesRequest = decode(message)?;
+            replica = request.replica.to_string();
+            batches(shared, request, asked)?
+        }
         Call::EvalSet => eval_set(shared, decode(message)?, asked)?,
         Call::Replay => replay(shared, decode(message)?, asked)?,
     };
@@ -131,7 +137,9 @@ fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<s
         asked => usize::try_from(asked).unwrap_or(usize::MAX).min(shared.limits.max_prefetch),
     };
     let budget = shared.memory.reserve(wanted, ask.least_bytes()).map_err(|e| status::of_memory(&e))?;
-    Ok(stream::start(&shared.assembler, ask, budget, shared.draining.clone(), status::of_assemble))
+    let (job, call, rank, world_size) = (ask.job.name.clone(), call.name(), ask.rank, ask.world_size);
+    let live = shared.live.open(Who { job, call, rank, world_size, replica }, ask.from);
+    Ok(stream::start(&shared.assembler, ask, live, budget, shared.draining.clone(), status::of_assemble))
 }
 
 fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -> Result<(Ask, u64), Status> {
@@ -283,7 +291,7 @@ fn check_receipt(job: &Job, receipt: &v1::Receipt) -> Result<(), JobError> {
     Ok(())
 }
 
-fn check_rank(feed: &Feed, rank: u32, world_size: u32) -> Result<(), Status> {
+pub(super) fn check_rank(feed: &Feed, rank: u32, world_size: u32) -> Result<(), Status> {
     let legal = feed.world_sizes();
     if legal.binary_search(&world_size).is_err() {
         let legal = legal.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
