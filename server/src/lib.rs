@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod assemble;
+pub mod auth;
 pub mod batch;
 pub mod cli;
 pub mod cloud;
@@ -30,6 +31,7 @@ pub mod plan;
 pub mod rng;
 pub mod service;
 pub mod shutdown;
+pub mod size;
 pub mod source;
 pub mod store;
 pub mod stream;

@@ -11,7 +11,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("cloud", &[]),
     ("live", &[]),
-    ("auth", &[]),
+    ("size", &[]),
+    ("auth", &["size"]),
     ("source", &["batch", "cloud", "metrics"]),
     ("decode", &["batch"]),
     ("mixture", &["batch", "rng"]),
@@ -44,7 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("heap", &[]),
     ("http", &[]),
     ("picture", &["batch"]),
-    ("config", &["source"]),
+    ("config", &["size", "source"]),
     ("shutdown", &[]),
 ];
 
@@ -69,7 +70,10 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("flate2", &["cloud"]),
     ("memmap2", &["source"]),
     ("libc", &["heap", "source"]),
-    ("toml", &["config", "cli"]),
+    ("toml", &["auth", "config", "cli"]),
+    ("tokio_rustls", &["auth", "service"]),
+    ("rustls_pki_types", &["service"]),
+    ("x509_parser", &["service"]),
     ("redb", &["store"]),
 ];
 
