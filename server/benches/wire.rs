@@ -254,7 +254,8 @@ fn again(ready: Ready) -> stream::Body {
         asked: Instant::now(),
     };
     let budget = stream::Memory::new(1 << 20).reserve(1 << 20, 0).unwrap();
-    stream::send(ask, coming, budget, draining, service::status::of_assemble)
+    let leave = stream::Leave::when(draining, std::future::pending());
+    stream::send(ask, coming, budget, leave, service::status::of_assemble)
 }
 
 /// The control call that our client makes, and the batches as tonic's codec sends them.

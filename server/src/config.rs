@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Everything in the file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `[server]`.
@@ -48,6 +48,24 @@ pub struct Server {
     /// Folder for what must outlive the process (mixture logs, reports), relative to the file; made when it is missing.
     /// `mixfeed serve` defaults to "mixfeed-state"; empty keeps it in memory only.
     pub state: Option<String>,
+    /// File of tokens, relative to the file; without one everybody may do everything.
+    pub tokens: Option<PathBuf>,
+    /// `[server.tls]`: TCP addresses speak TLS.
+    pub tls: Option<Tls>,
+    /// Lets TCP addresses other than loopback speak plaintext.
+    pub allow_plaintext: bool,
+}
+
+/// `[server.tls]`: files in PEM, relative to the file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificate, then those between it and its authority.
+    pub cert: PathBuf,
+    /// Private key of the certificate.
+    pub key: PathBuf,
+    /// Authorities of client certificates; with it, clients without one are refused.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Default for Server {
@@ -64,6 +82,9 @@ impl Default for Server {
             drain_timeout: 30,
             reflection: false,
             state: None,
+            tokens: None,
+            tls: None,
+            allow_plaintext: false,
         }
     }
 }
@@ -77,6 +98,28 @@ impl Server {
     /// Most bytes made ahead for one stream.
     pub fn max_prefetch(&self) -> Size {
         self.max_prefetch.unwrap_or(Size(self.memory.0.min(1 << 30)))
+    }
+
+    /// The first TCP address that others can reach and that would speak plaintext without leave.
+    pub fn exposed(&self) -> Option<&str> {
+        let guarded = self.tls.is_some() || self.allow_plaintext;
+        self.listen.iter().map(String::as_str).find(|address| !guarded && !is_local(address))
+    }
+
+    /// Whether every address is out of reach for other machines.
+    pub fn is_local(&self) -> bool {
+        self.listen.iter().all(|address| is_local(address))
+    }
+
+    /// Makes paths relative to `base`, the folder of the file, relative to here.
+    pub fn rebase(&mut self, base: &Path) {
+        let Server { tokens, tls, .. } = self;
+        let tls = tls
+            .iter_mut()
+            .flat_map(|tls| [&mut tls.cert, &mut tls.key].into_iter().chain(&mut tls.client_ca));
+        for path in tokens.iter_mut().chain(tls) {
+            *path = base.join(&*path);
+        }
     }
 
     /// The first value that does not fit, with its key: (key, what is there and what is wanted).
@@ -101,6 +144,16 @@ impl Server {
             large.filter_map(|(key, size)| Some((key, (*size)?.0))).find(|(_, size)| *size > memory.0);
         large.map(|(key, size)| (key, format!("is {size}, want at most server.memory ({})", memory.0)))
     }
+}
+
+/// Whether only this machine can dial the address.
+fn is_local(address: &str) -> bool {
+    if address.starts_with("unix:") {
+        return true;
+    }
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A file that can't be used.
@@ -210,6 +263,39 @@ mod tests {
         let small = Config::parse("[server]\nmemory = \"100MiB\"\n", Path::new("x")).unwrap();
         assert_eq!(small.server.prefetch(), Size(100 << 20));
         assert_eq!(Config::parse("", Path::new("x")).unwrap().server, Server::default());
+    }
+
+    #[test]
+    fn plaintext_that_others_can_reach_needs_leave() {
+        let exposed = |listen: &[&str], more: fn(&mut Server)| {
+            let mut server =
+                Server { listen: listen.iter().map(|l| (*l).to_owned()).collect(), ..Server::default() };
+            more(&mut server);
+            server.exposed().map(str::to_owned)
+        };
+        for local in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/run/mixfeed.sock"] {
+            assert_eq!(exposed(&[local], |_| {}), None, "{local}");
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "feed.example:1", "localhost.example:1", ":1"] {
+            assert_eq!(exposed(&["127.0.0.1:1", open], |_| {}).as_deref(), Some(open));
+            assert_eq!(exposed(&[open], |server| server.allow_plaintext = true), None);
+            let tls = |server: &mut Server| {
+                server.tls = Some(Tls { cert: "c".into(), key: "k".into(), client_ca: None });
+            };
+            assert_eq!(exposed(&[open], tls), None);
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let text = "[server]\ntokens = \"t\"\n[server.tls]\ncert = \"/c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+        let mut server = Config::parse(text, Path::new("x")).unwrap().server;
+        server.rebase(Path::new("etc"));
+        assert_eq!(server.tokens, Some("etc/t".into()));
+        let tls = Tls { cert: "/c".into(), key: "etc/k".into(), client_ca: Some("etc/a".into()) };
+        assert_eq!(server.tls, Some(tls));
+        let e = error("[server.tls]\ncert = \"c\"\n");
+        assert!(e.contains("key"), "{e}");
     }
 
     #[test]

@@ -32,6 +32,8 @@ const REPORTS: &str = "mixfeed_mixture_reports_total";
 const ENTRIES: &str = "mixfeed_mixture_entries_total";
 const SHADOW_WEIGHT: &str = "mixfeed_mixture_shadow_weight_ratio";
 const LOSS: &str = "mixfeed_mixture_loss_nats";
+const CERTIFICATE: &str = "mixfeed_tls_certificate_expiry_timestamp_seconds";
+const RELOADS: &str = "mixfeed_config_reloads_total";
 
 /// 100 us to 60 s in steps of about 2.5.
 const SECONDS: [f64; 15] =
@@ -77,6 +79,11 @@ fn describe() {
     describe_gauge!(SHADOW_WEIGHT, "share of the group that a shadow estimator would ask for, 0 to 1");
     describe_gauge!(LOSS, "held-out loss of the group as last reported, nats per token");
     describe_counter!(REQUESTS, "calls by method and gRPC code");
+    describe_gauge!(CERTIFICATE, Unit::Seconds, "when the certificate in use expires, seconds since 1970");
+    describe_counter!(RELOADS, "reloads of config, tokens or certificates, by result");
+    for result in ["ok", "refused"] {
+        counter!(RELOADS, "result" => result).absolute(0);
+    }
     for end in StreamEnd::ALL {
         counter!(STREAMS_ENDED, "reason" => end.name()).absolute(0);
     }
@@ -126,12 +133,19 @@ pub enum StreamEnd {
     Client,
     Drain,
     Closed,
+    Revoked,
     Error,
 }
 
 impl StreamEnd {
-    const ALL: [StreamEnd; 5] =
-        [StreamEnd::Complete, StreamEnd::Client, StreamEnd::Drain, StreamEnd::Closed, StreamEnd::Error];
+    const ALL: [StreamEnd; 6] = [
+        StreamEnd::Complete,
+        StreamEnd::Client,
+        StreamEnd::Drain,
+        StreamEnd::Closed,
+        StreamEnd::Revoked,
+        StreamEnd::Error,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -139,6 +153,7 @@ impl StreamEnd {
             StreamEnd::Client => "client",
             StreamEnd::Drain => "drain",
             StreamEnd::Closed => "closed",
+            StreamEnd::Revoked => "revoked",
             StreamEnd::Error => "error",
         }
     }
@@ -288,4 +303,14 @@ pub fn memory(promised: u64, limit: u64) {
 /// A call was answered. `method` comes from the closed set of our paths.
 pub fn request(method: &'static str, code: &'static str) {
     counter!(REQUESTS, "method" => method, "code" => code).increment(1);
+}
+
+/// When the certificate in use expires, in seconds since 1970.
+pub fn certificate(expires: i64) {
+    gauge!(CERTIFICATE).set(expires as f64);
+}
+
+/// Config, tokens or certificates were read again; `ok` when they are in force.
+pub fn reload(ok: bool) {
+    counter!(RELOADS, "result" => if ok { "ok" } else { "refused" }).increment(1);
 }

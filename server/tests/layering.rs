@@ -47,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("picture", &["batch"]),
     ("config", &["size", "source"]),
     ("shutdown", &[]),
+    ("reload", &["auth", "config", "job", "metrics", "service", "source"]),
 ];
 
 /// Crates with the rooms that may use them.

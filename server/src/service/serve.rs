@@ -3,8 +3,8 @@
 //! Stopping: health says NOT_SERVING, listeners close, every stream gets a GoAway at its next batch boundary; what is
 //! still open after the drain time is cut.
 
-use super::streams::{self, Call};
-use super::{Shared, routes};
+use super::tls::Tls;
+use super::{Shared, gate, routes};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::os::unix::fs::FileTypeExt;
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
@@ -13,7 +13,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tower::ServiceExt;
 
 /// A connection that answers no ping for so long is dead.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -53,10 +52,11 @@ impl Listener {
         UnixListener::bind(&path).map(|l| Listener::Unix(l, path)).map_err(name)
     }
 
-    /// The address that a client dials.
-    pub fn endpoint(&self) -> String {
+    /// The address that a client dials; `tls` when TCP speaks TLS.
+    pub fn endpoint(&self, tls: bool) -> String {
+        let scheme = if tls { "https" } else { "http" };
         match self {
-            Listener::Tcp(l) => l.local_addr().map_or_else(|e| e.to_string(), |a| format!("http://{a}")),
+            Listener::Tcp(l) => l.local_addr().map_or_else(|e| e.to_string(), |a| format!("{scheme}://{a}")),
             Listener::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
@@ -90,13 +90,12 @@ impl Drop for Listener {
     }
 }
 
-/// Serves until `stop` turns true, then drains for at most `drain`.
+/// Serves until `stop` turns true, then drains for as long as the limits say.
 pub async fn serve(
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
     reflection: bool,
     mut stop: watch::Receiver<bool>,
-    drain: Duration,
 ) {
     let (routes, reporter) = routes(&shared, reflection);
     for service in ["", "mixfeed.v1.FeedService"] {
@@ -110,6 +109,7 @@ pub async fn serve(
     for service in ["", "mixfeed.v1.FeedService"] {
         reporter.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
     }
+    let drain = shared.limits().drain;
     let all = async { while accepting.join_next().await.is_some() {} };
     if tokio::time::timeout(drain, all).await.is_err() {
         tracing::warn!(?drain, "connections were cut: they did not end within the drain time");
@@ -133,9 +133,14 @@ async fn accept(listener: Listener, shared: Arc<Shared>, routes: Routes, mut sto
             () = stopped(&mut stop) => break,
         };
         match accepted {
-            Ok(Socket::Tcp(socket)) => {
-                open.spawn(connection(socket, shared.clone(), routes.clone(), stop.clone()));
-            }
+            Ok(Socket::Tcp(socket)) => match shared.tls.clone() {
+                Some(tls) => {
+                    open.spawn(secured(tls, socket, shared.clone(), routes.clone(), stop.clone()));
+                }
+                None => {
+                    open.spawn(connection(socket, shared.clone(), routes.clone(), stop.clone()));
+                }
+            },
             Ok(Socket::Unix(socket)) => {
                 open.spawn(connection(socket, shared.clone(), routes.clone(), stop.clone()));
             }
@@ -166,21 +171,30 @@ pub fn http2() -> hyper::server::conn::http2::Builder<TokioExecutor> {
     http2
 }
 
+/// Shakes hands, then serves; a slow handshake holds nobody else up.
+async fn secured(
+    tls: Arc<Tls>,
+    socket: TcpStream,
+    shared: Arc<Shared>,
+    routes: Routes,
+    mut stop: watch::Receiver<bool>,
+) {
+    let socket = tokio::select! {
+        socket = tls.accept(socket) => socket,
+        () = stopped(&mut stop) => None,
+    };
+    if let Some(socket) = socket {
+        connection(socket, shared, routes, stop).await;
+    }
+}
+
 async fn connection<S>(socket: S, shared: Arc<Shared>, routes: Routes, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (shared, routes) = (shared.clone(), routes.clone());
-        async move {
-            Ok::<_, Infallible>(match Call::of(request.uri().path()) {
-                Some(call) => streams::answer(&shared, call, request).await,
-                None => match routes.oneshot(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                },
-            })
-        }
+        async move { Ok::<_, Infallible>(gate::answer(&shared, routes, request).await) }
     });
     let connection = http2().serve_connection(TokioIo::new(socket), service);
     tokio::pin!(connection);

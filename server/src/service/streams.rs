@@ -1,6 +1,7 @@
 //! Batch streams: the request is checked here, the answer is our own body. The codec never sees a payload byte.
 
-use super::{Shared, code_name, status};
+use super::{Shared, code_name, gate, status};
+use crate::auth::Caller;
 use crate::job::{Feed, Job, JobError};
 use crate::keeper::Mark;
 use crate::stream::{self, Ask, Positions};
@@ -56,6 +57,7 @@ impl Call {
 /// Answers a call.
 pub async fn answer<B>(
     shared: &Arc<Shared>,
+    caller: Caller,
     call: Call,
     request: http::Request<B>,
 ) -> http::Response<tonic::body::Body>
@@ -69,7 +71,8 @@ where
         Ok(Ok(message)) => {
             // Finding a position may walk a log, or wait for one that is being made durable: not on the I/O threads.
             let shared = shared.clone();
-            let opened = tokio::task::spawn_blocking(move || open(&shared, call, message, asked)).await;
+            let opened =
+                tokio::task::spawn_blocking(move || open(&shared, &caller, call, message, asked)).await;
             opened.unwrap_or_else(|lost| Err(Status::internal(lost.to_string())))
         }
         Ok(Err(status)) => Err(status),
@@ -115,25 +118,43 @@ fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
     M::decode(bytes).map_err(|e| Status::invalid_argument(format!("request: {e}")))
 }
 
-fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<stream::Body, Status> {
+fn open(
+    shared: &Shared,
+    caller: &Caller,
+    call: Call,
+    message: Bytes,
+    asked: Instant,
+) -> Result<gate::Held<stream::Body>, Status> {
     if *shared.draining.borrow() {
         return Err(status::draining());
     }
     let (ask, wanted) = match call {
-        Call::Batches => batches(shared, decode(message)?, asked)?,
-        Call::EvalSet => eval_set(shared, decode(message)?, asked)?,
-        Call::Replay => replay(shared, decode(message)?, asked)?,
+        Call::Batches => batches(shared, caller, decode(message)?, asked)?,
+        Call::EvalSet => eval_set(shared, caller, decode(message)?, asked)?,
+        Call::Replay => replay(shared, caller, decode(message)?, asked)?,
     };
     let wanted = match wanted {
-        0 => shared.limits.prefetch,
-        asked => usize::try_from(asked).unwrap_or(usize::MAX).min(shared.limits.max_prefetch),
+        0 => shared.limits().prefetch,
+        asked => usize::try_from(asked).unwrap_or(usize::MAX).min(shared.limits().max_prefetch),
     };
-    let budget = shared.memory.reserve(wanted, ask.least_bytes()).map_err(|e| status::of_memory(&e))?;
-    Ok(stream::start(&shared.assembler, ask, budget, shared.draining.clone(), status::of_assemble))
+    let least = ask.least_bytes();
+    let hold = caller.stream(wanted as u64, least as u64);
+    let mut hold = hold.map_err(|denial| status::of_denial(&denial))?;
+    let wanted = usize::try_from(hold.bytes()).unwrap_or(usize::MAX);
+    let budget = shared.memory.reserve(wanted, least).map_err(|e| status::of_memory(&e))?;
+    hold.shrink(budget.bytes() as u64);
+    let revoked = gate::revoked(shared, caller, &ask.job.name);
+    let leave = stream::Leave::when(shared.draining.clone(), revoked);
+    Ok(gate::Held::new(stream::start(&shared.assembler, ask, budget, leave, status::of_assemble), hold))
 }
 
-fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -> Result<(Ask, u64), Status> {
-    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+fn batches(
+    shared: &Shared,
+    caller: &Caller,
+    request: v1::StreamBatchesRequest,
+    asked: Instant,
+) -> Result<(Ask, u64), Status> {
+    let job = gate::job(shared, caller, &request.job)?;
     let from = match &request.start {
         None => 0,
         Some(Start::FromStep(step)) => *step,
@@ -166,10 +187,11 @@ fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -
 
 fn eval_set(
     shared: &Shared,
+    caller: &Caller,
     request: v1::StreamEvalSetRequest,
     asked: Instant,
 ) -> Result<(Ask, u64), Status> {
-    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+    let job = gate::job(shared, caller, &request.job)?;
     let pad = match v1::LastBatch::try_from(request.last_batch) {
         Ok(v1::LastBatch::Unspecified | v1::LastBatch::Partial) => false,
         Ok(v1::LastBatch::Pad) => true,
@@ -202,8 +224,13 @@ fn eval_set(
     Ok((ask, 0))
 }
 
-fn replay(shared: &Shared, request: v1::ReplayBatchRequest, asked: Instant) -> Result<(Ask, u64), Status> {
-    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+fn replay(
+    shared: &Shared,
+    caller: &Caller,
+    request: v1::ReplayBatchRequest,
+    asked: Instant,
+) -> Result<(Ask, u64), Status> {
+    let job = gate::job(shared, caller, &request.job)?;
     let mut expected = None;
     let mut branch = None;
     let (step, rank, world_size) = match request.what {

@@ -8,10 +8,12 @@
 
 mod body;
 mod join;
+mod leave;
 mod memory;
 mod send;
 
 pub use body::Body;
+pub use leave::Leave;
 pub use memory::{Memory, OutOfMemory, Reservation};
 
 use crate::assemble::{AssembleError, Assembler, Block, BlockAt, Extent};
@@ -20,7 +22,7 @@ use crate::keeper::{KeeperError, Mark, Reached};
 use crate::metrics::OpenStream;
 use crate::mixture::Sequence;
 use std::{ops::Range, sync::Arc, time::Instant};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 /// Blocks in the making; only bounds bookkeeping, the byte budget is what limits.
@@ -194,18 +196,12 @@ pub enum Next {
     },
 }
 
-/// Starts a stream and returns its response body. `budget` bounds its memory; `draining` turns true when the server
-/// wants its clients to leave; `status` says how a failed block is told.
-pub fn start(
-    assembler: &Assembler,
-    ask: Ask,
-    budget: Reservation,
-    draining: watch::Receiver<bool>,
-    status: ToStatus,
-) -> Body {
+/// Starts a stream and returns its response body. `budget` bounds its memory; `leave` says when its
+/// reader has to go; `status` says how a failed block is told.
+pub fn start(assembler: &Assembler, ask: Ask, budget: Reservation, leave: Leave, status: ToStatus) -> Body {
     let (next, coming) = mpsc::channel(MAX_AHEAD);
     tokio::spawn(make(assembler.clone(), ask.clone(), budget.bytes(), next));
-    send(ask, coming, budget, draining, status)
+    send(ask, coming, budget, leave, status)
 }
 
 /// As [`start`], with blocks that the caller makes.
@@ -213,11 +209,11 @@ pub fn send(
     ask: Ask,
     coming: mpsc::Receiver<Next>,
     budget: Reservation,
-    draining: watch::Receiver<bool>,
+    leave: Leave,
     status: ToStatus,
 ) -> Body {
     let (frames, body) = mpsc::channel(FRAMES);
-    tokio::spawn(send::run(ask, coming, frames, draining, status, OpenStream::default(), budget));
+    tokio::spawn(send::run(ask, coming, frames, leave, status, OpenStream::default(), budget));
     Body::new(body)
 }
 

@@ -2,7 +2,7 @@
 
 use super::body::Out;
 use super::join::Join;
-use super::{Ask, Next, Reservation, ToStatus};
+use super::{Ask, Leave, Next, Reservation, ToStatus};
 use crate::assemble::{AssembleError, Extent};
 use crate::job::NUMERICS;
 use crate::keeper::Mark;
@@ -11,7 +11,7 @@ use crate::wire::{self, Columns};
 use bytes::Bytes;
 use mixfeed_proto::{self as v1, batch_part::Part};
 use std::time::Instant;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tonic::Status;
 
 /// Replaced records that a receipt names; more would break the limit of a message. "sample.flags" marks every one.
@@ -28,7 +28,7 @@ pub(super) async fn run(
     ask: Ask,
     mut coming: mpsc::Receiver<Next>,
     frames: mpsc::Sender<Out>,
-    draining: watch::Receiver<bool>,
+    leave: Leave,
     status: ToStatus,
     mut counted: OpenStream,
     budget: Reservation,
@@ -38,7 +38,7 @@ pub(super) async fn run(
         ask: &ask,
         frames: &frames,
         batch: None,
-        draining,
+        leave: leave.clone(),
         to_status: status,
         join: Join::default(),
         first: true,
@@ -48,6 +48,7 @@ pub(super) async fn run(
         _ = closed.wait_for(|closed| *closed) => {
             (StreamEnd::Closed, Status::aborted(format!("job `{}` was closed", ask.job.name)))
         }
+        status = leave.at_once() => (StreamEnd::Revoked, status),
         // The client left; nothing else would notice while a block is in the making.
         () = frames.closed() => (StreamEnd::Client, Status::cancelled("")),
         done = sender.all(&mut coming) => match done {
@@ -87,7 +88,7 @@ struct Sender<'a> {
     ask: &'a Ask,
     frames: &'a mpsc::Sender<Out>,
     batch: Option<Open>,
-    draining: watch::Receiver<bool>,
+    leave: Leave,
     to_status: ToStatus,
     join: Join,
     first: bool,
@@ -100,13 +101,13 @@ impl Sender<'_> {
             let idle = self.batch.is_none();
             let next = tokio::select! {
                 next = coming.recv() => Some(next),
-                _ = self.draining.wait_for(|stop| *stop), if idle => None,
+                () = self.leave.wanted(), if idle => None,
             };
             let Some(next) = next else { return self.go_away().await };
             let Some(next) = next else { return Ok((StreamEnd::Complete, Status::ok(""))) };
             match next {
                 Next::Step { step, extent, blocks, mark } => {
-                    if *self.draining.borrow() {
+                    if self.leave.is_wanted() {
                         return self.go_away().await;
                     }
                     self.open(step, extent, blocks, mark).await?;
@@ -125,6 +126,9 @@ impl Sender<'_> {
     }
 
     async fn go_away(&self) -> Result<(StreamEnd, Status), Gone> {
+        if let Some(status) = self.leave.word() {
+            return Ok((StreamEnd::Revoked, status));
+        }
         let reason = "the server is stopping".into();
         self.part(Part::GoAway(v1::GoAway { reason, endpoints: Vec::new() })).await?;
         Ok((StreamEnd::Drain, Status::unavailable("the server is stopping")))
