@@ -154,7 +154,7 @@ impl Reload {
             let checked = job::resolve(name, spec.clone(), &all);
             checked.map_err(|error| ReloadError::Job { name: name.clone(), error })?;
         }
-        let changes = self.apply(&next, guards, opened, jobs).await?;
+        let changes = self.apply(&next, &stamps, guards, opened, jobs).await?;
         (self.current, self.stamps) = (next, stamps);
         Ok(changes)
     }
@@ -164,6 +164,7 @@ impl Reload {
     async fn apply(
         &self,
         next: &Config,
+        stamps: &Stamps,
         guards: Guards,
         sources: Sources,
         jobs: BTreeMap<String, mixfeed_proto::JobSpec>,
@@ -184,11 +185,13 @@ impl Reload {
         }
         self.shared.jobs.set_limit(new.max_jobs);
         self.shared.set_limits(stream_limits(new));
-        if let Some(tokens) = guards.tokens {
+        let moved = old.tokens != new.tokens || stamps.tokens != self.stamps.tokens;
+        if let Some(tokens) = guards.tokens.filter(|_| moved) {
             changes.push(format!("tokens {}", tokens.names().join(", ")));
             self.shared.access.replace(Some(tokens));
         }
-        if let (Some(tls), Some(loaded)) = (&self.shared.tls, guards.tls) {
+        let moved = old.tls != new.tls || stamps.tls != self.stamps.tls;
+        if let (Some(tls), Some(loaded)) = (&self.shared.tls, guards.tls.filter(|_| moved)) {
             changes.push("certificate".into());
             tls.replace(loaded);
         }
