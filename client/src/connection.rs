@@ -1,7 +1,7 @@
 //! Connections and raw gRPC calls on them. The channel is called as a tower service, so that batch bodies pass no
 //! codec and no status is parsed by code that trusts the server.
 
-use crate::{ClientOptions, Error, options::Token, status};
+use crate::{ClientOptions, Error, options::Pair, options::Token, status};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -62,7 +62,7 @@ fn tls(options: &ClientOptions) -> ClientTlsConfig {
         Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
         None => tls.with_native_roots(),
     };
-    if let Some((certificate, key)) = &options.identity {
+    if let Some(Pair { certificate, key }) = &options.identity {
         tls = tls.identity(Identity::from_pem(certificate, key));
     }
     match &options.server_name {

@@ -20,8 +20,15 @@ pub struct ClientOptions {
     pub(crate) token: Option<Token>,
     pub(crate) plaintext_token: bool,
     pub(crate) ca: Option<Arc<[u8]>>,
-    pub(crate) identity: Option<(Arc<[u8]>, Arc<[u8]>)>,
+    pub(crate) identity: Option<Pair>,
     pub(crate) server_name: Option<String>,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) certificate: Arc<[u8]>,
+    pub(crate) key: Arc<[u8]>,
 }
 
 /// Where the token is.
@@ -168,7 +175,7 @@ impl ClientOptions {
     /// Certificate (with those between it and its authority) and private key of this client, in PEM, for servers that ask
     /// for one.
     pub fn identity_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.identity = Some((certificate.into().into(), key.into().into()));
+        self.identity = Some(Pair { certificate: certificate.into().into(), key: key.into().into() });
         self
     }
 

@@ -79,7 +79,11 @@ fn describe() {
     describe_gauge!(SHADOW_WEIGHT, "share of the group that a shadow estimator would ask for, 0 to 1");
     describe_gauge!(LOSS, "held-out loss of the group as last reported, nats per token");
     describe_counter!(REQUESTS, "calls by method and gRPC code");
-    describe_gauge!(CERTIFICATE, Unit::Seconds, "when the certificate expires, seconds since 1970; NaN without TLS");
+    describe_gauge!(
+        CERTIFICATE,
+        Unit::Seconds,
+        "when the certificate expires, seconds since 1970; NaN without TLS"
+    );
     describe_counter!(RELOADS, "reloads of config, tokens or certificates, by result");
     gauge!(CERTIFICATE).set(f64::NAN);
     for result in ["ok", "refused"] {

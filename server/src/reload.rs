@@ -244,10 +244,9 @@ impl Reload {
             let tokens = auth::Tokens::load(file);
             told("tokens", tokens, |tokens| self.shared.access.replace(Some(tokens)));
         }
-        if let (Some(tls), Some(files)) = (&self.shared.tls, &server.tls) {
-            if stamps.tls != self.stamps.tls {
-                told("certificate", tls::Loaded::read(&tls_files(files)), |loaded| tls.replace(loaded));
-            }
+        let files = server.tls.as_ref().filter(|_| stamps.tls != self.stamps.tls);
+        if let (Some(tls), Some(files)) = (&self.shared.tls, files) {
+            told("certificate", tls::Loaded::read(&tls_files(files)), |loaded| tls.replace(loaded));
         }
         self.stamps = stamps;
     }
