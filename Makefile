@@ -25,6 +25,7 @@ setup:
 	command -v cc >/dev/null || need+=(build-essential); \
 	command -v cmake >/dev/null || need+=(cmake); \
 	command -v nasm >/dev/null || need+=(nasm); \
+	command -v openssl >/dev/null || need+=(openssl); \
 	python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv); \
 	if (( $${#need[@]} )); then \
 		if (( $$(id -u) )); then echo "install first: $${need[*]}" >&2; exit 1; fi; \

@@ -78,7 +78,7 @@ struct HealthCheckResponse {
 
 impl Client {
     /// Connects to the first endpoint that answers; the others are for when it does not. Endpoints are
-    /// `http://HOST:PORT` or `unix:/PATH`.
+    /// `https://HOST:PORT`, `http://HOST:PORT` or `unix:/PATH`.
     pub async fn connect<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Result<Self, Error> {
         Self::connect_with(endpoints, ClientOptions::default()).await
     }

@@ -1,9 +1,9 @@
 //! Connections and raw gRPC calls on them. The channel is called as a tower service, so that batch bodies pass no
 //! codec and no status is parsed by code that trusts the server.
 
-use crate::{ClientOptions, Error, status};
+use crate::{ClientOptions, Error, options::Pair, options::Token, status};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{Request, header};
+use http::{HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use std::{
@@ -14,7 +14,7 @@ use std::{
 use tokio::time::timeout;
 use tonic::{
     body::Body,
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use tower::ServiceExt;
 
@@ -28,10 +28,19 @@ const MAX_ANSWER: usize = 4 << 20;
 /// Checks an endpoint and prepares its settings.
 pub(crate) fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoint, Error> {
     let wrong = |reason: String| Error::Argument { name: address.chars().take(256).collect(), reason };
-    if !address.starts_with("http://") && !address.starts_with("unix:/") {
-        return Err(wrong("expected `http://HOST:PORT` or `unix:/PATH`".into()));
+    let secure = address.starts_with("https://");
+    if !secure && !address.starts_with("http://") && !address.starts_with("unix:/") {
+        return Err(wrong("expected `https://HOST:PORT`, `http://HOST:PORT` or `unix:/PATH`".into()));
     }
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| wrong(chain(&e)))?;
+    if options.token.is_some() && !options.plaintext_token && is_open(endpoint.uri()) {
+        let reason = "would get the token in plaintext: dial `https://`, or allow it by `plaintext_token`";
+        return Err(wrong(reason.into()));
+    }
+    let endpoint = match secure {
+        true => endpoint.tls_config(tls(options)).map_err(|e| wrong(chain(&e)))?,
+        false => endpoint,
+    };
     let endpoint = endpoint.user_agent(options.name.as_str()).map_err(|e| wrong(chain(&e)))?;
     Ok(endpoint
         .connect_timeout(options.connect_timeout)
@@ -42,6 +51,44 @@ pub(crate) fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoin
         .http2_keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(PING_TIMEOUT)
         .tcp_nodelay(true))
+}
+
+/// Whether what is sent there passes a network in plaintext.
+fn is_open(address: &Uri) -> bool {
+    let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    address.scheme_str() == Some("http") && !local
+}
+
+fn tls(options: &ClientOptions) -> ClientTlsConfig {
+    let mut tls = ClientTlsConfig::new();
+    tls = match &options.ca {
+        Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+        None => tls.with_native_roots(),
+    };
+    if let Some(Pair { certificate, key }) = &options.identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    match &options.server_name {
+        Some(name) => tls.domain_name(name),
+        None => tls,
+    }
+}
+
+/// The `authorization` header, marked as secret.
+async fn authorization(token: &Token) -> Result<HeaderValue, Error> {
+    let wrong = |reason: String| Error::Argument { name: "token".into(), reason };
+    let text = match token {
+        Token::Text(text) => text.clone(),
+        Token::File(path) => {
+            let text = tokio::fs::read_to_string(path).await;
+            text.map_err(|e| wrong(format!("cannot read `{}`: {e}", path.display())))?.trim().to_owned()
+        }
+    };
+    let mut value = HeaderValue::try_from(format!("Bearer {text}"))
+        .map_err(|_| wrong("holds characters other than visible ASCII".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Makes a connection.
@@ -111,11 +158,9 @@ pub(crate) async fn send(
     let mut request =
         Request::post(path).header(header::CONTENT_TYPE, "application/grpc").header(header::TE, "trailers");
     if let Some(token) = &options.token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        request = request.header(header::AUTHORIZATION, authorization(token).await?);
     }
-    let request = request
-        .body(Body::new(Full::new(body.freeze())))
-        .map_err(|error| Error::Argument { name: "token".into(), reason: error.to_string() })?;
+    let request = request.body(Body::new(Full::new(body.freeze()))).expect("a constant path");
     let response = channel.oneshot(request).await.map_err(|e| Error::unavailable(chain(&e)))?;
     status::check_head(response.status(), response.headers())?;
     let done = status::outcome(response.headers()).is_some();
@@ -184,15 +229,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_tcp_and_unix_endpoints_are_taken() {
+    fn only_tcp_and_unix_endpoints_are_taken() {
         let options = ClientOptions::default();
-        for good in ["http://127.0.0.1:7443", "http://[::1]:7443", "unix:/run/mixfeed.sock"] {
+        for good in [
+            "https://data:7443",
+            "http://data:7443",
+            "http://127.0.0.1:7443",
+            "http://[::1]:7443",
+            "unix:/run/mixfeed.sock",
+        ] {
             assert!(endpoint(good, &options).is_ok(), "{good}");
         }
-        for bad in ["", "127.0.0.1:7443", "https://data:7443", "http://", "unix:relative", "http://a b"] {
+        for bad in
+            ["", "127.0.0.1:7443", "ftp://data:7443", "http://", "https://", "unix:relative", "http://a b"]
+        {
             assert!(matches!(endpoint(bad, &options), Err(Error::Argument { .. })), "{bad}");
         }
         assert!(matches!(endpoint("http://a:1", &options.name("two\nlines")), Err(Error::Argument { .. })));
+    }
+
+    #[test]
+    fn tokens_stay_on_this_machine_or_travel_over_tls() {
+        let options = ClientOptions::default().token("mf_secret");
+        for good in
+            ["https://data:7443", "http://127.0.0.2:1", "http://[::1]:1", "http://localhost:1", "unix:/s"]
+        {
+            assert!(endpoint(good, &options).is_ok(), "{good}");
+        }
+        for open in ["http://data:7443", "http://10.0.0.1:1", "http://[2001:db8::1]:1"] {
+            let error = endpoint(open, &options).expect_err("plaintext").to_string();
+            assert!(error.contains("plaintext") && !error.contains("mf_secret"), "{error}");
+            assert!(endpoint(open, &options.clone().plaintext_token(true)).is_ok(), "{open}");
+        }
+        assert!(!format!("{options:?}").contains("mf_secret"));
+    }
+
+    #[tokio::test]
+    async fn tokens_come_from_files_and_are_never_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("token");
+        std::fs::write(&file, "mf_one\n").expect("written");
+        let value = authorization(&Token::File(file.clone())).await.expect("a token");
+        assert!(value == "Bearer mf_one" && !format!("{value:?}").contains("mf_one"));
+        std::fs::write(&file, "mf_two\nlines").expect("written");
+        let error = authorization(&Token::File(file)).await.expect_err("two lines").to_string();
+        assert!(!error.contains("mf_two"), "{error}");
+        assert!(authorization(&Token::File(folder.path().join("none"))).await.is_err());
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Options of a client and of its streams.
 
 use crate::Cursor;
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// Options of a [`Client`](crate::Client). The defaults suit batches of tens of megabytes on one host or in one rack.
 #[derive(Clone)]
@@ -18,7 +18,25 @@ pub struct ClientOptions {
     pub(crate) max_batch_bytes: u64,
     pub(crate) tell_waits: Duration,
     pub(crate) name: String,
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Token>,
+    pub(crate) plaintext_token: bool,
+    pub(crate) ca: Option<Arc<[u8]>>,
+    pub(crate) identity: Option<Pair>,
+    pub(crate) server_name: Option<String>,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) certificate: Arc<[u8]>,
+    pub(crate) key: Arc<[u8]>,
+}
+
+/// Where the token is.
+#[derive(Clone)]
+pub(crate) enum Token {
+    Text(String),
+    File(PathBuf),
 }
 
 impl Default for ClientOptions {
@@ -37,6 +55,10 @@ impl Default for ClientOptions {
             tell_waits: Duration::from_secs(10),
             name: "mixfeed-client".into(),
             token: None,
+            plaintext_token: false,
+            ca: None,
+            identity: None,
+            server_name: None,
         }
     }
 }
@@ -51,6 +73,7 @@ impl fmt::Debug for ClientOptions {
             .field("window_bytes", &self.window_bytes)
             .field("max_batch_bytes", &self.max_batch_bytes)
             .field("token", &self.token.as_ref().map(|_| "..."))
+            .field("identity", &self.identity.as_ref().map(|_| "..."))
             .finish_non_exhaustive()
     }
 }
@@ -131,9 +154,43 @@ impl ClientOptions {
         self
     }
 
-    /// Bearer token that is sent with every call. Visible ASCII.
+    /// Bearer token that is sent with every call. Visible ASCII. It is sent over TLS, over Unix sockets and to loopback
+    /// addresses only, unless [`plaintext_token`](Self::plaintext_token) says otherwise.
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+        self.token = Some(Token::Text(token.into()));
+        self
+    }
+
+    /// As [`token`](Self::token), read from a file at every call, so that another token can be put there while a job runs.
+    /// White space around it is left out.
+    pub fn token_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.token = Some(Token::File(file.into()));
+        self
+    }
+
+    /// Lets the token travel over plaintext to other machines. Default false.
+    pub fn plaintext_token(mut self, allow: bool) -> Self {
+        self.plaintext_token = allow;
+        self
+    }
+
+    /// Authorities, in PEM, one of which must have signed the certificates of `https://` endpoints. Default: those that the
+    /// system trusts.
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(pem.into().into());
+        self
+    }
+
+    /// Certificate (with those between it and its authority) and private key of this client, in PEM, for servers that ask
+    /// for one.
+    pub fn identity_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some(Pair { certificate: certificate.into().into(), key: key.into().into() });
+        self
+    }
+
+    /// Name that certificates must be for. Default: the host of the endpoint.
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
         self
     }
 }

@@ -15,8 +15,10 @@ HELM = Path(sys.executable).with_name("helm")
 CHART = DEPLOY / "helm/mixfeed"
 VERSIONS = ["1.30", "1.35"]
 ALL = ["serviceMonitor.enabled=true", "prometheusRule.enabled=true", "dashboards.enabled=true"]
+SECURED = ["tls.existingSecret=cert", "tls.clientCaSecret=clients", "tokens.existingSecret=tokens"]
 CASES = {
     "defaults": [],
+    "secured": SECURED,
     "several": [*ALL, "autoscaling.enabled=true"],
     "state": [*ALL, "persistence.enabled=true", "persistence.storageClass=fast", "server.memory=1073741824"],
 }
@@ -65,6 +67,8 @@ def test_kubernetes_takes_it(settings, version):
         "server.threats=2",
         "autoscaling.targetStreams=0",
         "persistence.enabled=true,replicas=2",
+        "tls.clientCaSecret=clients",
+        "tokens.key=a/b",
     ],
 )
 def test_wrong_values_are_refused(wrong):
@@ -85,7 +89,32 @@ def test_the_program_takes_its_config(settings, program, tmp_path):
     done = subprocess.run(
         [program, "check", "--config", tmp_path / "mixfeed.toml"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    if settings is SECURED:
+        assert "cannot read token file `/etc/mixfeed-tokens/tokens.toml`" in done.stderr, "the rest was taken"
+    else:
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_secrets_are_mounted_where_the_config_reads_them():
+    documents = render(SECURED)
+    (config,) = (m for m in of(documents, "ConfigMap") if "mixfeed.toml" in m["data"])
+    server = tomllib.loads(config["data"]["mixfeed.toml"])["server"]
+    (deployment,) = of(documents, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    assert secrets == {"tls": "cert", "client-ca": "clients", "tokens": "tokens"}
+    assert all(mounts[name]["readOnly"] for name in secrets)
+    for name, path in {
+        "tls": server["tls"]["cert"],
+        "client-ca": server["tls"]["client_ca"],
+        "tokens": server["tokens"],
+    }.items():
+        assert path.startswith(mounts[name]["mountPath"] + "/"), name
+    assert "allow_plaintext" not in server
+    probe = container["readinessProbe"]["exec"]["command"]
+    assert probe[-1] in server["listen"] and probe[-1].startswith("unix:" + mounts["run"]["mountPath"])
 
 
 def test_pods_are_locked_down_and_get_time_to_drain(everything):

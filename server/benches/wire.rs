@@ -261,7 +261,8 @@ fn again(ready: Ready) -> stream::Body {
     let who =
         Who { job: "job".into(), call: "StreamBatches", rank: 0, world_size: 1, replica: String::new() };
     let live = Arc::new(Live::default()).open(who, 0);
-    stream::send(ask, coming, live, budget, draining, service::status::of_assemble)
+    let leave = stream::Leave::when(draining, std::future::pending());
+    stream::send(ask, coming, live, budget, leave, service::status::of_assemble)
 }
 
 /// The control call that our client makes, and the batches as tonic's codec sends them.

@@ -1,15 +1,16 @@
 //! What the operator wrote: a TOML file, checked whole before a port is bound. Errors name key and line.
 
+pub use crate::size::Size;
 use crate::source::Declaration;
 use mixfeed_proto::JobSpec;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
 /// Everything in the file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `[server]`.
@@ -49,6 +50,12 @@ pub struct Server {
     pub state: Option<String>,
     /// `[server.limits]`.
     pub limits: Limits,
+    /// File of tokens, relative to the file; without one everybody may do everything.
+    pub tokens: Option<PathBuf>,
+    /// `[server.tls]`: TCP addresses speak TLS.
+    pub tls: Option<Tls>,
+    /// Lets TCP addresses other than loopback speak plaintext.
+    pub allow_plaintext: bool,
 }
 
 /// `[server.limits]`: what clients may hold. Good clients do not meet these.
@@ -122,6 +129,18 @@ impl Limits {
     }
 }
 
+/// `[server.tls]`: files in PEM, relative to the file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificate, then those between it and its authority.
+    pub cert: PathBuf,
+    /// Private key of the certificate.
+    pub key: PathBuf,
+    /// Authorities of client certificates; with it, clients without one are refused.
+    pub client_ca: Option<PathBuf>,
+}
+
 impl Default for Server {
     fn default() -> Self {
         Server {
@@ -137,6 +156,9 @@ impl Default for Server {
             reflection: false,
             state: None,
             limits: Limits::default(),
+            tokens: None,
+            tls: None,
+            allow_plaintext: false,
         }
     }
 }
@@ -150,6 +172,28 @@ impl Server {
     /// Most bytes made ahead for one stream.
     pub fn max_prefetch(&self) -> Size {
         self.max_prefetch.unwrap_or(Size(self.memory.0.min(1 << 30)))
+    }
+
+    /// The first TCP address that others can reach and that would speak plaintext without leave.
+    pub fn exposed(&self) -> Option<&str> {
+        let guarded = self.tls.is_some() || self.allow_plaintext;
+        self.listen.iter().map(String::as_str).find(|address| !guarded && !is_local(address))
+    }
+
+    /// Whether every address is out of reach for other machines.
+    pub fn is_local(&self) -> bool {
+        self.listen.iter().all(|address| is_local(address))
+    }
+
+    /// Makes paths relative to `base`, the folder of the file, relative to here.
+    pub fn rebase(&mut self, base: &Path) {
+        let Server { tokens, tls, .. } = self;
+        let tls = tls
+            .iter_mut()
+            .flat_map(|tls| [&mut tls.cert, &mut tls.key].into_iter().chain(&mut tls.client_ca));
+        for path in tokens.iter_mut().chain(tls) {
+            *path = base.join(&*path);
+        }
     }
 
     /// The first value that does not fit, with its key: (key, what is there and what is wanted).
@@ -179,43 +223,14 @@ impl Server {
     }
 }
 
-/// A number of bytes: an integer, or text such as "512MiB" or "2GiB".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(pub usize);
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        let wrong = || format!("`{text}` is no size, want bytes or a number with KiB, MiB or GiB");
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let shift = match text[digits..].trim() {
-            "" => 0,
-            "KiB" => 10,
-            "MiB" => 20,
-            "GiB" => 30,
-            _ => return Err(wrong()),
-        };
-        let number: usize = text[..digits].parse().map_err(|_| wrong())?;
-        number.checked_mul(1 << shift).map(Size).ok_or_else(wrong)
+/// Whether only this machine can dial the address.
+fn is_local(address: &str) -> bool {
+    if address.starts_with("unix:") {
+        return true;
     }
-}
-
-impl<'a> Deserialize<'a> for Size {
-    fn deserialize<D: Deserializer<'a>>(input: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Given {
-            Number(u64),
-            Text(String),
-        }
-        match Given::deserialize(input)
-            .map_err(|_| D::Error::custom("want bytes or text such as \"2GiB\""))?
-        {
-            Given::Number(n) => Ok(Size(n as usize)),
-            Given::Text(text) => text.parse().map_err(D::Error::custom),
-        }
-    }
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A file that can't be used.
@@ -364,6 +379,39 @@ mod tests {
         let small = Config::parse("[server]\nmemory = \"100MiB\"\n", Path::new("x")).unwrap();
         assert_eq!(small.server.prefetch(), Size(100 << 20));
         assert_eq!(Config::parse("", Path::new("x")).unwrap().server, Server::default());
+    }
+
+    #[test]
+    fn plaintext_that_others_can_reach_needs_leave() {
+        let exposed = |listen: &[&str], more: fn(&mut Server)| {
+            let mut server =
+                Server { listen: listen.iter().map(|l| (*l).to_owned()).collect(), ..Server::default() };
+            more(&mut server);
+            server.exposed().map(str::to_owned)
+        };
+        for local in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/run/mixfeed.sock"] {
+            assert_eq!(exposed(&[local], |_| {}), None, "{local}");
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "feed.example:1", "localhost.example:1", ":1"] {
+            assert_eq!(exposed(&["127.0.0.1:1", open], |_| {}).as_deref(), Some(open));
+            assert_eq!(exposed(&[open], |server| server.allow_plaintext = true), None);
+            let tls = |server: &mut Server| {
+                server.tls = Some(Tls { cert: "c".into(), key: "k".into(), client_ca: None });
+            };
+            assert_eq!(exposed(&[open], tls), None);
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let text = "[server]\ntokens = \"t\"\n[server.tls]\ncert = \"/c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+        let mut server = Config::parse(text, Path::new("x")).unwrap().server;
+        server.rebase(Path::new("etc"));
+        assert_eq!(server.tokens, Some("etc/t".into()));
+        let tls = Tls { cert: "/c".into(), key: "etc/k".into(), client_ca: Some("etc/a".into()) };
+        assert_eq!(server.tls, Some(tls));
+        let e = error("[server.tls]\ncert = \"c\"\n");
+        assert!(e.contains("key"), "{e}");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod assemble;
+pub mod auth;
 pub mod batch;
 pub mod cli;
 pub mod cloud;
@@ -27,9 +28,11 @@ pub mod mixture;
 pub mod pack;
 pub mod picture;
 pub mod plan;
+pub mod reload;
 pub mod rng;
 pub mod service;
 pub mod shutdown;
+pub mod size;
 pub mod source;
 pub mod store;
 pub mod stream;
@@ -39,7 +42,7 @@ pub mod wire;
 use assemble::Assembler;
 use metrics_exporter_prometheus::PrometheusHandle;
 use service::{Listener, Shared, StreamLimits};
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, sync::RwLock, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// Sources by name.
@@ -60,6 +63,18 @@ pub enum StartError {
     /// No threads.
     #[error("cannot start CPU threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// An address that others can reach and that would speak plaintext.
+    #[error(
+        "`{0}` can be reached by other machines and would speak plaintext: give it a certificate in [server.tls], listen \
+         on a loopback address or unix:PATH, or allow it by server.allow_plaintext = true (--allow-plaintext)"
+    )]
+    Plaintext(String),
+    /// A token file that cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] auth::TokensError),
+    /// A certificate that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] service::tls::TlsError),
     /// A job of the config that cannot be opened.
     #[error("job `{name}`: {error}")]
     Job {
@@ -92,7 +107,7 @@ impl Running {
 }
 
 /// Limits of the edge as they are configured.
-fn edge(limits: &config::Limits) -> service::Limits {
+pub(crate) fn edge(limits: &config::Limits) -> service::Limits {
     service::Limits {
         connections: limits.connections,
         connections_per_peer: limits.connections_per_peer,
@@ -108,6 +123,58 @@ fn edge(limits: &config::Limits) -> service::Limits {
     }
 }
 
+impl StartError {
+    /// Whether what the operator wrote is to blame.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            StartError::Job { .. }
+            | StartError::Plaintext(_)
+            | StartError::Tokens(_)
+            | StartError::Tls(_) => true,
+            StartError::Bind(_) | StartError::Store(_) | StartError::Threads(_) => false,
+        }
+    }
+}
+
+/// What guards a server, read and checked.
+#[derive(Debug)]
+pub struct Guards {
+    /// Who may do what; `None` allows everything to everybody.
+    pub tokens: Option<auth::Tokens>,
+    /// Certificate of TCP addresses; `None` speaks plaintext.
+    pub tls: Option<service::tls::Loaded>,
+}
+
+impl Guards {
+    /// Reads the files that the settings name.
+    ///
+    /// # Errors
+    /// [`StartError`] for a file that cannot be used, or for plaintext that others can reach.
+    pub fn read(settings: &config::Server) -> Result<Guards, StartError> {
+        if let Some(address) = settings.exposed() {
+            return Err(StartError::Plaintext(address.into()));
+        }
+        let tokens = settings.tokens.as_deref().map(auth::Tokens::load).transpose()?;
+        let files = settings.tls.as_ref().map(tls_files);
+        let tls = files.as_ref().map(service::tls::Loaded::read).transpose()?;
+        Ok(Guards { tokens, tls })
+    }
+}
+
+fn tls_files(tls: &config::Tls) -> service::tls::Files {
+    let config::Tls { cert, key, client_ca } = tls.clone();
+    service::tls::Files { cert, key, client_ca }
+}
+
+/// What of the settings may change while the server runs.
+fn stream_limits(settings: &config::Server) -> StreamLimits {
+    StreamLimits {
+        prefetch: settings.prefetch().0,
+        max_prefetch: settings.max_prefetch().0,
+        drain: Duration::from_secs(settings.drain_timeout),
+    }
+}
+
 /// Starts a server: binds everything, opens the configured jobs, serves until `stop` turns true.
 ///
 /// # Errors
@@ -119,6 +186,12 @@ pub async fn start(
     metrics: Option<PrometheusHandle>,
     stop: watch::Receiver<bool>,
 ) -> Result<Running, StartError> {
+    let Guards { tokens, tls } = Guards::read(settings)?;
+    if tokens.is_none() && !settings.is_local() {
+        tracing::warn!(
+            "no server.tokens: whoever reaches this server may read every source and change every mixture"
+        );
+    }
     let store = match settings.state.as_deref() {
         None | Some("") => store::memory(),
         Some(path) => store::open(Path::new(path))?,
@@ -127,8 +200,10 @@ pub async fn start(
         jobs: job::Jobs::new(sources, settings.max_jobs, store),
         assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
         memory: stream::Memory::new(settings.memory.0),
-        limits: StreamLimits { prefetch: settings.prefetch().0, max_prefetch: settings.max_prefetch().0 },
+        limits: RwLock::new(stream_limits(settings)),
         house: service::House::new(edge(&settings.limits)),
+        access: auth::Access::new(tokens),
+        tls: tls.map(|loaded| Arc::new(service::tls::Tls::new(loaded))),
         draining: stop.clone(),
         live: Arc::default(),
     });
@@ -139,7 +214,7 @@ pub async fn start(
     for address in &settings.listen {
         listeners.push(Listener::bind(address).await?);
     }
-    let endpoints = listeners.iter().map(Listener::endpoint).collect();
+    let endpoints = listeners.iter().map(|listener| listener.endpoint(shared.tls.is_some())).collect();
     let mut http = None;
     let (ended, over) = watch::channel(false);
     tokio::spawn(service::sample(shared.clone(), over.clone()));
@@ -151,8 +226,7 @@ pub async fn start(
         // Until the last stream has drained: that is when a dashboard is looked at.
         tokio::spawn(http::serve(listener, metrics, over));
     }
-    let drain = Duration::from_secs(settings.drain_timeout);
-    let serving = service::serve(shared.clone(), listeners, settings.reflection, stop, drain);
+    let serving = service::serve(shared.clone(), listeners, settings.reflection, stop);
     let done = tokio::spawn(async move {
         serving.await;
         ended.send_replace(true);

@@ -81,6 +81,8 @@ const OF_JOBS: [Family; 22] = {
         (STATUS, Gauge, "1 for the state of the job's mixture, 0 for the others"),
     ]
 };
+const CERTIFICATE: &str = "mixfeed_tls_certificate_expiry_timestamp_seconds";
+const RELOADS: &str = "mixfeed_config_reloads_total";
 
 /// 100 us to 60 s in steps of about 2.5.
 const SECONDS: [f64; 15] =
@@ -137,6 +139,16 @@ fn describe() {
     describe_counter!(REQUESTS, "calls by method and gRPC code");
     describe_gauge!(CONNECTIONS, "open gRPC connections");
     describe_counter!(CONNECTIONS_REFUSED, "connections not taken, or ended by the server, by reason");
+    describe_gauge!(
+        CERTIFICATE,
+        Unit::Seconds,
+        "when the certificate expires, seconds since 1970; NaN without TLS"
+    );
+    describe_counter!(RELOADS, "reloads of config, tokens or certificates, by result");
+    gauge!(CERTIFICATE).set(f64::NAN);
+    for result in ["ok", "refused"] {
+        counter!(RELOADS, "result" => result).absolute(0);
+    }
     for end in StreamEnd::ALL {
         counter!(STREAMS_ENDED, "reason" => end.name()).absolute(0);
     }
@@ -186,12 +198,19 @@ pub enum StreamEnd {
     Client,
     Drain,
     Closed,
+    Revoked,
     Error,
 }
 
 impl StreamEnd {
-    const ALL: [StreamEnd; 5] =
-        [StreamEnd::Complete, StreamEnd::Client, StreamEnd::Drain, StreamEnd::Closed, StreamEnd::Error];
+    const ALL: [StreamEnd; 6] = [
+        StreamEnd::Complete,
+        StreamEnd::Client,
+        StreamEnd::Drain,
+        StreamEnd::Closed,
+        StreamEnd::Revoked,
+        StreamEnd::Error,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -199,6 +218,7 @@ impl StreamEnd {
             StreamEnd::Client => "client",
             StreamEnd::Drain => "drain",
             StreamEnd::Closed => "closed",
+            StreamEnd::Revoked => "revoked",
             StreamEnd::Error => "error",
         }
     }
@@ -285,4 +305,14 @@ pub fn refusals(reasons: &[&'static str]) {
 /// A call was answered. `method` comes from the closed set of our paths.
 pub fn request(method: &'static str, code: &'static str) {
     counter!(REQUESTS, "method" => method, "code" => code).increment(1);
+}
+
+/// When the certificate in use expires, in seconds since 1970.
+pub fn certificate(expires: i64) {
+    gauge!(CERTIFICATE).set(expires as f64);
+}
+
+/// Config, tokens or certificates were read again; `ok` when they are in force.
+pub fn reload(ok: bool) {
+    counter!(RELOADS, "result" => if ok { "ok" } else { "refused" }).increment(1);
 }

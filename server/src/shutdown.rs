@@ -1,7 +1,7 @@
 //! Signals. The first one asks to stop, the second one stops at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, mpsc::error::TrySendError, watch};
 
 /// Turns true at the first SIGTERM or SIGINT; a second one ends the process with status 130.
 ///
@@ -18,6 +18,24 @@ pub fn watch_signals() -> std::io::Result<watch::Receiver<bool>> {
         std::process::exit(130);
     });
     Ok(stopped)
+}
+
+/// SIGHUP: the operator wants the config to be read again. From now on it no longer ends the process.
+///
+/// # Errors
+/// When the system gives no signal handler.
+pub fn watch_hangups() -> std::io::Result<mpsc::Receiver<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (send, hangups) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match send.try_send(()) {
+                Ok(()) | Err(TrySendError::Full(())) => {} // one that waits will read what is there by then
+                Err(TrySendError::Closed(())) => return,
+            }
+        }
+    });
+    Ok(hangups)
 }
 
 async fn either(term: &mut Signal, int: &mut Signal) {

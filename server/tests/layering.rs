@@ -12,7 +12,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cloud", &[]),
     ("live", &[]),
     ("trace", &[]),
-    ("auth", &[]),
+    ("size", &[]),
+    ("auth", &["size"]),
     ("source", &["batch", "cloud", "metrics"]),
     ("decode", &["batch"]),
     ("mixture", &["batch", "rng"]),
@@ -48,8 +49,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("heap", &[]),
     ("http", &["metrics"]),
     ("picture", &["batch"]),
-    ("config", &["source"]),
+    ("config", &["size", "source"]),
     ("shutdown", &[]),
+    ("reload", &["auth", "config", "job", "metrics", "service", "source"]),
 ];
 
 /// Crates with the rooms that may use them.
@@ -74,7 +76,10 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("flate2", &["cloud"]),
     ("memmap2", &["source"]),
     ("libc", &["heap", "source"]),
-    ("toml", &["config", "cli"]),
+    ("toml", &["auth", "config", "cli"]),
+    ("tokio_rustls", &["auth", "service"]),
+    ("rustls_pki_types", &["service"]),
+    ("x509_parser", &["service"]),
     ("redb", &["store"]),
     ("opentelemetry", &["cli", "trace"]),
     ("opentelemetry_sdk", &["cli", "trace"]),

@@ -12,6 +12,7 @@ CONFIG = """
 listen = ["127.0.0.1:0"]
 http = "127.0.0.1:0"
 reflection = true
+{server}
 
 [sources.photos]
 kind = "folder"
@@ -42,12 +43,13 @@ SECONDS_TO_STOP = 60
 class Server:
     """A running `mixfeed serve`; leaving the block stops it and checks that it went well."""
 
-    def __init__(self, root, folder):
+    def __init__(self, root, folder, server="", credentials=None):
+        self.credentials = credentials
         config, self.ready, self.log = folder / "mixfeed.toml", folder / "ready.json", folder / "stderr"
         photos, prose = json.dumps(str(root / "demo-data/photos")), json.dumps(str(root / "LICENSE"))
         texts = json.dumps(str(root / "demo-data/text"))
         tiles = json.dumps(str(root / "demo-data/points"))
-        config.write_text(CONFIG.format(path=photos, prose=prose, texts=texts, tiles=tiles))
+        config.write_text(CONFIG.format(server=server, path=photos, prose=prose, texts=texts, tiles=tiles))
         program = [root / "target/debug/mixfeed", "serve", "--config", config, "--ready-file", self.ready]
         with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(program, cwd=folder, stdin=subprocess.DEVNULL, stderr=stderr)
@@ -58,8 +60,12 @@ class Server:
         except BaseException:
             self.process.kill()
             raise
-        target = self.addresses["grpc"][0].removeprefix("http://")
-        self.channel = grpc.insecure_channel(target)  # no option: the default limit of 4 MiB a message stays
+        self.target = self.addresses["grpc"][0].split("//")[1]
+        # No option: the default limit of 4 MiB a message stays.
+        if self.credentials:
+            self.channel = grpc.secure_channel(self.target, self.credentials)
+        else:
+            self.channel = grpc.insecure_channel(self.target)
         return self
 
     def __exit__(self, *_):

@@ -7,11 +7,11 @@ use crate::cloud;
 use crate::config::Config;
 use crate::decode::{DecodeError, Decoder, Limits, peek};
 use crate::source::{Corpus, Source, SourceError};
-use crate::{job, store};
+use crate::{Guards, job, store};
 use anyhow::bail;
 use indicatif::ProgressBar;
 use rayon::{iter::Either, prelude::*};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bad records that are listed by name.
 const LISTED: usize = 50;
@@ -35,7 +35,9 @@ pub struct Args {
 
 /// Opens and decodes everything; fails when something is wrong.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let config = Config::load(&args.config)?;
+    let mut config = Config::load(&args.config)?;
+    config.server.rebase(args.config.parent().unwrap_or(Path::new(".")));
+    Guards::read(&config.server)?;
     let sources = serve::open(&config.sources, &args.config)?;
     let mut wrong = 0;
     for (name, source) in &sources {

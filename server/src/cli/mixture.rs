@@ -3,9 +3,10 @@
 mod history;
 mod table;
 
+use super::dial::Secure;
 use anyhow::{Context, bail};
 pub(super) use history::History;
-use mixfeed_client::{Client, SetWeights};
+use mixfeed_client::{Client, ClientOptions, SetWeights};
 use mixfeed_proto as v1;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// Name of an open job.
     job: String,
-    /// Servers, "http://HOST:PORT" or "unix:PATH"; may be given several times.
+    /// Servers, "https://HOST:PORT", "http://HOST:PORT" or "unix:PATH"; may be given several times.
     #[arg(long, env = "MIXFEED_ENDPOINT", value_delimiter = ',', default_value = "http://127.0.0.1:7443")]
     endpoint: Vec<String>,
     /// Draw weights, held-out losses and realised shares into this file, .svg or .png.
@@ -43,6 +44,8 @@ pub struct Args {
     /// Entries of the log to list.
     #[arg(long, default_value_t = 8)]
     entries: usize,
+    #[command(flatten)]
+    secure: Secure,
 }
 
 fn picture(file: &str) -> Result<PathBuf, String> {
@@ -59,7 +62,8 @@ fn extension(file: &Path) -> Option<&str> {
 
 /// Sets, shows, draws, follows.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let client = Client::connect(args.endpoint.iter().cloned()).await?;
+    let options = args.secure.over(ClientOptions::default())?;
+    let client = Client::connect_with(args.endpoint.iter().cloned(), options).await?;
     if args.forget {
         client.forget_job(&args.job).await?;
         say!("forgot the mixture of {}", args.job);

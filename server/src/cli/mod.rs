@@ -8,6 +8,7 @@ macro_rules! say {
 mod check;
 mod clouds;
 mod demo;
+mod dial;
 mod estimators;
 mod fit;
 mod healthcheck;
@@ -22,6 +23,7 @@ mod pull;
 mod serve;
 mod sheet;
 mod tiles;
+mod token;
 mod tokenize;
 
 use clap::{Parser, Subcommand};
@@ -64,6 +66,8 @@ enum Command {
     Preview(preview::Args),
     /// Fit a mixing law or a regression to a table of finished runs; print the best weights.
     Fit(fit::Args),
+    /// Make a token: print its secret once, and the block of the token file that knows its hash.
+    Token(token::Args),
     /// Ask a server whether it serves; for container health checks.
     Healthcheck(healthcheck::Args),
 }
@@ -116,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Fit(args) => fit::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Healthcheck(args) => runtime.block_on(healthcheck::run(args)),
     };
     drop(traces);
@@ -125,9 +130,9 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("error: {error:#}"));
-            let job =
-                matches!(error.downcast_ref::<crate::StartError>(), Some(crate::StartError::Job { .. }));
-            let config = job || error.downcast_ref::<crate::config::ConfigError>().is_some();
+            let start = error.downcast_ref::<crate::StartError>();
+            let config = start.is_some_and(crate::StartError::is_configuration)
+                || error.downcast_ref::<crate::config::ConfigError>().is_some();
             ExitCode::from(if config { 78 } else { 1 })
         }
     }

@@ -1,5 +1,6 @@
 //! `mixfeed pull`.
 
+use super::dial::Secure;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use mixfeed_client::{Client, ClientOptions, Start, StreamOptions};
@@ -13,7 +14,7 @@ use std::{
 /// Flags.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Servers, "http://HOST:PORT" or "unix:PATH"; may be given several times.
+    /// Servers, "https://HOST:PORT", "http://HOST:PORT" or "unix:PATH"; may be given several times.
     #[arg(long, env = "MIXFEED_ENDPOINT", value_delimiter = ',', default_value = "http://127.0.0.1:7443")]
     endpoint: Vec<String>,
     /// Name of the job.
@@ -46,6 +47,8 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    secure: Secure,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,7 +73,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let spec = args.spec.as_deref().map(read).transpose()?;
     let options = ClientOptions::default().prefetch_bytes(args.prefetch_bytes).tell_waits(args.tell_waits);
-    let client = Client::connect_with(args.endpoint, options).await?;
+    let client = Client::connect_with(args.endpoint, args.secure.over(options)?).await?;
     let connected = Instant::now();
     match &spec {
         Some(spec) => client.open_job(&args.job, spec).await?,

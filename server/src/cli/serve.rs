@@ -1,7 +1,7 @@
 //! `mixfeed serve`.
 
 use crate::config::{Config, Size};
-use crate::{Sources, config, metrics, shutdown, source};
+use crate::{Guards, Sources, config, metrics, reload::Reload, shutdown, source};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -34,37 +34,56 @@ pub struct Args {
     /// Folder for what must outlive the process; empty keeps it in memory only.
     #[arg(long, env = "MIXFEED_STATE")]
     state: Option<String>,
+    /// Let TCP addresses other than loopback speak plaintext.
+    #[arg(long, env = "MIXFEED_ALLOW_PLAINTEXT")]
+    allow_plaintext: bool,
     /// Write the addresses to this file as JSON once the server serves.
     #[arg(long)]
     ready_file: Option<PathBuf>,
 }
 
+impl Args {
+    /// Puts the flags over what the file says.
+    fn over(&self, server: &mut config::Server) {
+        if !self.listen.is_empty() {
+            server.listen.clone_from(&self.listen);
+        }
+        if let Some(http) = &self.http {
+            server.http.clone_from(http);
+        }
+        server.threads = self.threads.unwrap_or(server.threads);
+        server.memory = self.memory.unwrap_or(server.memory);
+        server.state = Some(state(self.state.clone(), server.state.take(), &self.config));
+        server.allow_plaintext |= self.allow_plaintext;
+        server.rebase(base(&self.config));
+    }
+}
+
+/// The folder of the config file.
+fn base(config: &Path) -> &Path {
+    config.parent().unwrap_or(Path::new("."))
+}
+
 /// Serves until a signal comes.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut config = Config::load(&args.config)?;
-    let server = &mut config.server;
-    if !args.listen.is_empty() {
-        server.listen = args.listen;
-    }
-    if let Some(http) = args.http {
-        server.http = http;
-    }
-    server.threads = args.threads.unwrap_or(server.threads);
-    server.memory = args.memory.unwrap_or(server.memory);
-    server.state = Some(state(args.state, server.state.take(), &args.config));
-    if let Some((key, why)) = server.misfit() {
+    args.over(&mut config.server);
+    if let Some((key, why)) = config.server.misfit() {
         anyhow::bail!("`{key}` {why}");
     }
+    Guards::read(&config.server)?; // before the sources: indexing can take minutes
     let mut stop = shutdown::watch_signals()?;
+    let reloads = shutdown::watch_hangups()?;
     let handle = metrics::install(crate::job::NUMERICS).context("cannot install metrics")?;
-    let (declared, file) = (std::mem::take(&mut config.sources), args.config.clone());
+    let (declared, file) = (config.sources.clone(), args.config.clone());
     let opening = tokio::task::spawn_blocking(move || open(&declared, &file));
     let sources = tokio::select! {
         sources = opening => sources??,
         // Indexing can take minutes; a signal need not wait for it.
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    let running = crate::start(&config.server, sources, config.jobs, Some(handle), stop).await?;
+    let running =
+        crate::start(&config.server, sources, config.jobs.clone(), Some(handle), stop.clone()).await?;
     for endpoint in &running.endpoints {
         tracing::info!("listening on {endpoint}");
     }
@@ -74,14 +93,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(file) = &args.ready_file {
         ready(file, &running).with_context(|| format!("cannot write `{}`", file.display()))?;
     }
+    let file = args.config.clone();
+    let over = Box::new(move |server: &mut config::Server| args.over(server));
+    let reload = Reload::new(file, config, over, open, running.shared.clone());
+    let reloading = tokio::spawn(reload.run(reloads, stop));
     running.wait().await;
+    reloading.abort();
     tracing::info!("stopped");
     Ok(())
 }
 
 /// The folder of the flag (relative to here), or of the file (relative to it), or the default beside the file.
 fn state(flag: Option<String>, file: Option<String>, config: &Path) -> String {
-    let base = config.parent().unwrap_or(Path::new("."));
+    let base = base(config);
     match (flag, file) {
         (Some(flag), _) => flag,
         (None, Some(file)) if file.is_empty() => file,
@@ -102,7 +126,7 @@ pub fn open(
     declared: &BTreeMap<String, source::Declaration>,
     config: &Path,
 ) -> Result<Sources, source::SourceError> {
-    let base = config.parent().unwrap_or(Path::new("."));
+    let base = base(config);
     let mut sources = Sources::new();
     for (name, declaration) in declared {
         let bar = bar(name);

@@ -8,28 +8,45 @@ use crate::store;
 use mixfeed_proto as v1;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// Open jobs by name.
 #[derive(Debug)]
 pub struct Jobs {
-    sources: BTreeMap<String, Arc<dyn Source>>,
+    sources: RwLock<Arc<BTreeMap<String, Arc<dyn Source>>>>,
     open: Mutex<BTreeMap<String, Arc<Job>>>,
     opening: Mutex<()>,
-    limit: usize,
+    limit: AtomicUsize,
     store: store::Shared,
 }
 
 impl Jobs {
     /// No job yet; at most `limit` at a time, over `sources`; their mixtures are kept in `store`.
     pub fn new(sources: BTreeMap<String, Arc<dyn Source>>, limit: usize, store: store::Shared) -> Jobs {
+        let (sources, limit) = (RwLock::new(Arc::new(sources)), AtomicUsize::new(limit));
         Jobs { sources, open: Mutex::default(), opening: Mutex::default(), limit, store }
     }
 
     /// Sources by name.
-    pub fn sources(&self) -> &BTreeMap<String, Arc<dyn Source>> {
-        &self.sources
+    pub fn sources(&self) -> Arc<BTreeMap<String, Arc<dyn Source>>> {
+        self.sources.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds sources; one that is known already stays as it is.
+    pub fn add_sources(&self, more: BTreeMap<String, Arc<dyn Source>>) {
+        let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = more;
+        all.extend(sources.iter().map(|(name, source)| (name.clone(), source.clone())));
+        *sources = Arc::new(all);
+    }
+
+    /// Changes how many may be open at a time; those that are open stay.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
     }
 
     /// Opens `name` with `spec`, or attaches when the same spec is open; returns whether it was created. Without a spec
@@ -48,7 +65,7 @@ impl Jobs {
             return expect(name, &job.digest, expected).map(|()| (job, false));
         };
         // Resolving hashes indexes: not under the lock.
-        let draft = resolve(name, spec, &self.sources)?;
+        let draft = resolve(name, spec, &self.sources())?;
         expect(name, &draft.digest, expected)?;
         // One at a time: two keepers of one job would fight over its log. Beside the lock of the open ones: going on from a
         // long log takes a while, and everybody else looks jobs up.
@@ -64,8 +81,9 @@ impl Jobs {
                 given: hex(&draft.digest),
             });
         }
-        if open.len() >= self.limit {
-            return Err(JobError::TooMany { open: open.len(), limit: self.limit });
+        let limit = self.limit.load(Relaxed);
+        if open.len() >= limit {
+            return Err(JobError::TooMany { open: open.len(), limit });
         }
         drop(open);
         metrics::job_opened(name);
@@ -88,10 +106,28 @@ impl Jobs {
         open.get(name).cloned().ok_or_else(|| unknown(name, &open))
     }
 
+    /// Whether a job of this name is open.
+    pub fn is_open(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// The error of a name that is not known, which lists no other jobs than those that `sees` lets through.
+    pub fn unknown(&self, name: &str, sees: impl Fn(&str) -> bool) -> JobError {
+        let open = self.lock();
+        let known = known_names(open.keys().map(String::as_str).filter(|name| sees(name)));
+        JobError::Unknown { what: "job", name: name.into(), known }
+    }
+
     /// Jobs by name, from the first one after `after`, at most `most`.
     pub fn list(&self, after: &str, most: usize) -> Vec<Arc<Job>> {
+        self.list_if(after, most, |_| true)
+    }
+
+    /// As [`Jobs::list`], of those whose names `sees` lets through.
+    pub fn list_if(&self, after: &str, most: usize, sees: impl Fn(&str) -> bool) -> Vec<Arc<Job>> {
         let open = self.lock();
-        open.iter().filter(|(name, _)| name.as_str() > after).take(most).map(|(_, job)| job.clone()).collect()
+        let wanted = open.iter().filter(|(name, _)| name.as_str() > after && sees(name));
+        wanted.take(most).map(|(_, job)| job.clone()).collect()
     }
 
     /// Closes `name`: its streams end with ABORTED. Waits for an event that is being made durable.

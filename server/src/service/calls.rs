@@ -3,7 +3,7 @@
 use super::bodies::{self, Answer, Timed};
 use super::guest::Open;
 use super::streams::{self, Call};
-use super::{Shared, status};
+use super::{Shared, gate, status};
 use crate::metrics;
 use http_body_util::Full;
 use std::sync::Arc;
@@ -18,13 +18,18 @@ pub async fn answer(
     shared: &Arc<Shared>,
     routes: Routes,
     call: Open,
-    request: http::Request<hyper::body::Incoming>,
+    mut request: http::Request<hyper::body::Incoming>,
 ) -> http::Response<Answer> {
-    let limits = *call.guest().limits();
+    let limits = call.guest().limits();
     let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
     let bytes = CALL_BYTES + request.uri().path().len() + headers.sum::<usize>();
     let Some(mut charge) = call.guest().charge(bytes) else {
         return refuse(bodies::crowded(), call);
+    };
+    // Before a byte of its message is taken.
+    let caller = match gate::pass(shared, &mut request) {
+        Ok(caller) => caller,
+        Err(status) => return status.into_http().map(|body| Answer::new(body, call, None)),
     };
     let (head, body) = request.into_parts();
     if is_reflection(head.uri.path()) {
@@ -41,7 +46,9 @@ pub async fn answer(
     };
     let request = http::Request::from_parts(head, Full::new(message.clone()));
     if let Some(kind) = Call::of(request.uri().path()) {
-        return streams::answer(shared, kind, request).await.map(|body| Answer::new(body, call, None));
+        return streams::answer(shared, caller, kind, request)
+            .await
+            .map(|body| Answer::new(body, call, None));
     }
     if let Err(status) = bodies::one_message(&message) {
         return refuse(status, call);

@@ -1,7 +1,7 @@
 //! Control calls of `FeedService`. Batch streams are answered by [`super::streams`] before they reach the generated
 //! server.
 
-use super::{Shared, status};
+use super::{Shared, gate, status};
 use crate::{metrics, wire};
 use mixfeed_proto::{self as v1, feed_service_server::FeedService};
 use std::{pin::Pin, sync::Arc};
@@ -49,20 +49,23 @@ impl FeedService for Feed {
         &self,
         request: Request<v1::OpenJobRequest>,
     ) -> Result<Response<v1::OpenJobResponse>, Status> {
+        let caller = gate::caller(&request)?;
         let v1::OpenJobRequest { job, spec, expected_digest } = request.into_inner();
         if *self.0.draining.borrow() {
             return answer("OpenJob", Err(status::draining()));
         }
         let shared = self.0.clone();
         // Resolving a large job hashes its spec and walks its groups: not on the I/O threads.
-        let opened =
-            tokio::task::spawn_blocking(move || shared.jobs.open(&job, spec, &expected_digest)).await;
+        let opened = tokio::task::spawn_blocking(move || {
+            gate::open_job(&shared, &caller, &job, |jobs| jobs.open(&job, spec, &expected_digest))
+        })
+        .await;
         let opened = opened.map_err(|lost| Status::internal(lost.to_string()))?;
         let response = |(job, created): (Arc<crate::job::Job>, bool)| v1::OpenJobResponse {
             job: Some(wire::job_info(&job)),
             created,
         };
-        answer("OpenJob", opened.map(response).map_err(|e| status::of_job(&e)))
+        answer("OpenJob", opened.map(response))
     }
 
     type StreamBatchesStream = Parts;
@@ -101,7 +104,8 @@ impl FeedService for Feed {
         &self,
         request: Request<v1::DescribeJobRequest>,
     ) -> Result<Response<v1::DescribeJobResponse>, Status> {
-        let job = self.0.jobs.get(&request.into_inner().job).map_err(|e| status::of_job(&e));
+        let caller = gate::caller(&request)?;
+        let job = gate::job(&self.0, &caller, &request.into_inner().job);
         answer("DescribeJob", job.map(|job| v1::DescribeJobResponse { job: Some(wire::job_info(&job)) }))
     }
 
@@ -109,9 +113,10 @@ impl FeedService for Feed {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let caller = gate::caller(&request)?;
         let v1::ListJobsRequest { page_size, page_token } = request.into_inner();
         let most = page(page_size).min(JOBS_PAGE_MAX);
-        let mut jobs = self.0.jobs.list(&page_token, most + 1);
+        let mut jobs = self.0.jobs.list_if(&page_token, most + 1, |name| caller.sees(name));
         let next_page_token = next_page(&mut jobs, most, |j| &j.name);
         let jobs = jobs.iter().map(|j| wire::job_info(j)).collect();
         answer("ListJobs", Ok(v1::ListJobsResponse { jobs, next_page_token }))
@@ -121,18 +126,17 @@ impl FeedService for Feed {
         &self,
         request: Request<v1::CloseJobRequest>,
     ) -> Result<Response<v1::CloseJobResponse>, Status> {
+        let caller = gate::caller(&request)?;
         let (shared, v1::CloseJobRequest { job, forget }) = (self.0.clone(), request.into_inner());
         let closed = tokio::task::spawn_blocking(move || {
-            let closed = match forget {
-                true => shared.jobs.forget(&job),
-                false => shared.jobs.close(&job),
-            };
+            caller.check(&job).map_err(|denial| status::of_denial(&denial))?;
+            let closed = if forget { shared.jobs.forget(&job) } else { shared.jobs.close(&job) };
             shared.live.forget(&job);
-            closed
+            closed.map_err(|error| gate::of_job(&shared, &caller, error))
         })
         .await;
         let closed = closed.map_err(|lost| Status::internal(lost.to_string()))?;
-        answer("CloseJob", closed.map(|()| v1::CloseJobResponse {}).map_err(|e| status::of_job(&e)))
+        answer("CloseJob", closed.map(|()| v1::CloseJobResponse {}))
     }
 
     async fn list_policies(

@@ -89,7 +89,7 @@ impl Guest {
     }
 
     /// Limits of the house.
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> Limits {
         self.house.limits()
     }
 

@@ -7,7 +7,7 @@ use super::guest::{Guest, Stay};
 use crate::metrics;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// Limits of the edge.
@@ -121,7 +121,7 @@ pub struct House(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    limits: Limits,
+    limits: RwLock<Limits>,
     rooms: Mutex<Rooms>,
 }
 
@@ -146,12 +146,17 @@ impl House {
     pub fn new(limits: Limits) -> House {
         metrics::connections(0);
         metrics::refusals(&Refusal::ALL.map(Refusal::name));
-        House(Arc::new(State { limits, rooms: Mutex::default() }))
+        House(Arc::new(State { limits: RwLock::new(limits), rooms: Mutex::default() }))
     }
 
     /// Its limits.
-    pub fn limits(&self) -> &Limits {
-        &self.0.limits
+    pub fn limits(&self) -> Limits {
+        *self.0.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other limits from now on. Connections that are open keep what they agreed on: streams and sizes of headers.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     /// Connections at the moment.
@@ -173,8 +178,8 @@ impl House {
     /// # Errors
     /// [`Refusal::Full`] or [`Refusal::Peer`], counted.
     pub fn admit(&self, peer: Peer) -> Result<Stay, Refusal> {
-        let mut rooms = self.rooms();
-        if let Err(refusal) = rooms.make_room(peer, &self.0.limits) {
+        let (limits, mut rooms) = (self.limits(), self.rooms());
+        if let Err(refusal) = rooms.make_room(peer, &limits) {
             refusal.count();
             return Err(refusal);
         }
@@ -196,7 +201,7 @@ impl House {
 
     /// Bytes for requests of `peer`; `false` when they do not fit.
     pub(super) fn take(&self, peer: Peer, bytes: usize) -> bool {
-        let (limit, mut rooms) = (self.0.limits.request_memory, self.rooms());
+        let (limit, mut rooms) = (self.limits().request_memory, self.rooms());
         let held = rooms.peers.get(&peer).map_or(0, |held| held.bytes);
         if rooms.bytes.saturating_add(bytes) > limit || held.saturating_add(bytes) > limit.div_ceil(2) {
             return false;

@@ -1,6 +1,7 @@
 //! `MixtureService`: thin; the keeper of the job decides.
 
-use super::{Shared, code_name, status};
+use super::{Shared, code_name, gate, status};
+use crate::auth::Caller;
 use crate::job::Job;
 use crate::keeper::{Account, Course, Keeper, KeeperError};
 use crate::mixture::Weights;
@@ -31,12 +32,16 @@ fn answer<T>(method: &'static str, result: Result<T, Status>) -> Result<Response
 }
 
 impl Mixture {
-    fn job(&self, name: &str) -> Result<Arc<Job>, Status> {
-        self.0.jobs.get(name).map_err(|e| status::of_job(&e))
+    fn job(&self, caller: &Caller, name: &str) -> Result<Arc<Job>, Status> {
+        gate::job(&self.0, caller, name)
     }
 
-    async fn open(&self, request: v1::OpenAttemptRequest) -> Result<v1::OpenAttemptResponse, Status> {
-        let job = self.job(&request.job)?;
+    async fn open(
+        &self,
+        caller: &Caller,
+        request: v1::OpenAttemptRequest,
+    ) -> Result<v1::OpenAttemptResponse, Status> {
+        let job = self.job(caller, &request.job)?;
         let resume = v1::ResumeAttempt::try_from(request.resume);
         let resume =
             resume.map_err(|_| status::invalid_field("resume", "is not known, want rewind or replay"))?;
@@ -61,8 +66,8 @@ impl Mixture {
         })
     }
 
-    async fn take(&self, request: v1::ReportRequest) -> Result<v1::ReportResponse, Status> {
-        let job = self.job(&request.job)?;
+    async fn take(&self, caller: &Caller, request: v1::ReportRequest) -> Result<v1::ReportResponse, Status> {
+        let job = self.job(caller, &request.job)?;
         let taken = job.keeper.report(request).await;
         let (answer, version, segment_complete) = taken.map_err(|e| status::of_keeper(&e))?;
         Ok(v1::ReportResponse {
@@ -74,8 +79,12 @@ impl Mixture {
         })
     }
 
-    async fn set(&self, request: v1::SetWeightsRequest) -> Result<v1::SetWeightsResponse, Status> {
-        let job = self.job(&request.job)?;
+    async fn set(
+        &self,
+        caller: &Caller,
+        request: v1::SetWeightsRequest,
+    ) -> Result<v1::SetWeightsResponse, Status> {
+        let job = self.job(caller, &request.job)?;
         let groups = job.feed.groups.len();
         if request.weights.len() != groups {
             let why = format!("are {}, want one per group ({groups})", request.weights.len());
@@ -100,8 +109,8 @@ impl Mixture {
         Ok(v1::SetWeightsResponse { entry, pending })
     }
 
-    async fn mixture(&self, name: &str) -> Result<v1::GetMixtureResponse, Status> {
-        let job = self.job(name)?;
+    async fn mixture(&self, caller: &Caller, name: &str) -> Result<v1::GetMixtureResponse, Status> {
+        let job = self.job(caller, name)?;
         let keeper = job.keeper.clone();
         let read = move |course: &Course| {
             let (view, horizon) = (keeper.view(), keeper.horizon());
@@ -130,8 +139,12 @@ impl Mixture {
         Ok(v1::GetMixtureResponse { reports, ..response })
     }
 
-    async fn log(&self, request: v1::GetMixtureLogRequest) -> Result<v1::GetMixtureLogResponse, Status> {
-        let job = self.job(&request.job)?;
+    async fn log(
+        &self,
+        caller: &Caller,
+        request: v1::GetMixtureLogRequest,
+    ) -> Result<v1::GetMixtureLogResponse, Status> {
+        let job = self.job(caller, &request.job)?;
         let most = match request.page_size as usize {
             0 => PAGE.0,
             asked => asked.min(PAGE.1),
@@ -152,8 +165,12 @@ impl Mixture {
         read_of(&job, page).await
     }
 
-    async fn plan(&self, request: v1::GetPlanRequest) -> Result<v1::GetPlanResponse, Status> {
-        let job = self.job(&request.job)?;
+    async fn plan(
+        &self,
+        caller: &Caller,
+        request: v1::GetPlanRequest,
+    ) -> Result<v1::GetPlanResponse, Status> {
+        let job = self.job(caller, &request.job)?;
         let covered = job.keeper.view().sequence.covered();
         let from = request.from_step;
         let segments =
@@ -161,14 +178,19 @@ impl Mixture {
         Ok(v1::GetPlanResponse { segments, planned_until: covered.unwrap_or(0) })
     }
 
-    async fn candidates(&self, name: &str) -> Result<v1::GetCandidatesResponse, Status> {
-        let (segment, all) = read_of(&*self.job(name)?, Course::candidates).await?.unwrap_or_default();
+    async fn candidates(&self, caller: &Caller, name: &str) -> Result<v1::GetCandidatesResponse, Status> {
+        let (segment, all) =
+            read_of(&*self.job(caller, name)?, Course::candidates).await?.unwrap_or_default();
         let candidates = all.into_iter().map(|values| v1::Vector { values }).collect();
         Ok(v1::GetCandidatesResponse { segment, candidates })
     }
 
-    async fn account(&self, request: v1::GetAccountingRequest) -> Result<v1::GetAccountingResponse, Status> {
-        let job = self.job(&request.job)?;
+    async fn account(
+        &self,
+        caller: &Caller,
+        request: v1::GetAccountingRequest,
+    ) -> Result<v1::GetAccountingResponse, Status> {
+        let job = self.job(caller, &request.job)?;
         // Counting the tokens of half an epoch looks at each of its rows.
         let account = tokio::task::spawn_blocking(move || accounting(&job, request.until_step)).await;
         account.map_err(|lost| Status::internal(lost.to_string()))?.map_err(|e| status::of_keeper(&e))
@@ -220,28 +242,32 @@ impl v1::mixture_service_server::MixtureService for Mixture {
         &self,
         request: Request<v1::OpenAttemptRequest>,
     ) -> Result<Response<v1::OpenAttemptResponse>, Status> {
-        answer("OpenAttempt", self.open(request.into_inner()).await)
+        let caller = gate::caller(&request)?;
+        answer("OpenAttempt", self.open(&caller, request.into_inner()).await)
     }
 
     async fn report(
         &self,
         request: Request<v1::ReportRequest>,
     ) -> Result<Response<v1::ReportResponse>, Status> {
-        answer("Report", self.take(request.into_inner()).await)
+        let caller = gate::caller(&request)?;
+        answer("Report", self.take(&caller, request.into_inner()).await)
     }
 
     async fn report_stats(
         &self,
         request: Request<v1::ReportStatsRequest>,
     ) -> Result<Response<v1::ReportStatsResponse>, Status> {
-        answer("ReportStats", super::stats::take(&self.0, &request.into_inner()))
+        let caller = gate::caller(&request)?;
+        answer("ReportStats", super::stats::take(&self.0, &caller, &request.into_inner()))
     }
 
     async fn get_plan(
         &self,
         request: Request<v1::GetPlanRequest>,
     ) -> Result<Response<v1::GetPlanResponse>, Status> {
-        answer("GetPlan", self.plan(request.into_inner()).await)
+        let caller = gate::caller(&request)?;
+        answer("GetPlan", self.plan(&caller, request.into_inner()).await)
     }
 
     type WatchMixtureStream = Entries;
@@ -249,45 +275,55 @@ impl v1::mixture_service_server::MixtureService for Mixture {
         &self,
         request: Request<v1::WatchMixtureRequest>,
     ) -> Result<Response<Entries>, Status> {
+        let caller = gate::caller(&request)?;
         let v1::WatchMixtureRequest { job, from_seq } = request.into_inner();
-        let job = self.job(&job);
-        let draining = self.0.draining.clone();
-        answer("WatchMixture", job.map(|job| super::watching::entries(job, from_seq, draining)))
+        let watch = || {
+            let job = self.job(&caller, &job)?;
+            let hold = caller.stream(0, 0).map_err(|denial| status::of_denial(&denial))?;
+            let revoked = gate::revoked(&self.0, &caller, &job.name);
+            Ok(super::watching::entries(job, from_seq, self.0.draining.clone(), revoked, hold))
+        };
+        answer("WatchMixture", watch())
     }
 
     async fn set_weights(
         &self,
         request: Request<v1::SetWeightsRequest>,
     ) -> Result<Response<v1::SetWeightsResponse>, Status> {
-        answer("SetWeights", self.set(request.into_inner()).await)
+        let caller = gate::caller(&request)?;
+        answer("SetWeights", self.set(&caller, request.into_inner()).await)
     }
 
     async fn get_mixture(
         &self,
         request: Request<v1::GetMixtureRequest>,
     ) -> Result<Response<v1::GetMixtureResponse>, Status> {
-        answer("GetMixture", self.mixture(&request.into_inner().job).await)
+        let caller = gate::caller(&request)?;
+        answer("GetMixture", self.mixture(&caller, &request.into_inner().job).await)
     }
 
     async fn get_mixture_log(
         &self,
         request: Request<v1::GetMixtureLogRequest>,
     ) -> Result<Response<v1::GetMixtureLogResponse>, Status> {
-        answer("GetMixtureLog", self.log(request.into_inner()).await)
+        let caller = gate::caller(&request)?;
+        answer("GetMixtureLog", self.log(&caller, request.into_inner()).await)
     }
 
     async fn get_accounting(
         &self,
         request: Request<v1::GetAccountingRequest>,
     ) -> Result<Response<v1::GetAccountingResponse>, Status> {
-        answer("GetAccounting", self.account(request.into_inner()).await)
+        let caller = gate::caller(&request)?;
+        answer("GetAccounting", self.account(&caller, request.into_inner()).await)
     }
 
     async fn get_candidates(
         &self,
         request: Request<v1::GetCandidatesRequest>,
     ) -> Result<Response<v1::GetCandidatesResponse>, Status> {
-        answer("GetCandidates", self.candidates(&request.into_inner().job).await)
+        let caller = gate::caller(&request)?;
+        answer("GetCandidates", self.candidates(&caller, &request.into_inner().job).await)
     }
 
     async fn list_estimators(

@@ -3,6 +3,7 @@
 mod bodies;
 mod calls;
 mod feed;
+mod gate;
 mod guest;
 mod limits;
 mod meter;
@@ -12,6 +13,7 @@ mod serve;
 mod stats;
 pub mod status;
 mod streams;
+pub mod tls;
 mod watching;
 
 pub use limits::{House, Limits};
@@ -19,24 +21,28 @@ pub use sample::sample;
 pub use serve::{Listener, http2, serve};
 
 use crate::assemble::Assembler;
+use crate::auth::Access;
 use crate::job::Jobs;
 use crate::live::Live;
 use crate::stream::Memory;
 use mixfeed_proto::{self as v1, feed_service_server::FeedServiceServer, mixture_service_server};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
 /// Largest request of a control call: a job spec with its policies.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// Limits of one stream.
+/// What may change while the server runs.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamLimits {
     /// Bytes made ahead when the client does not say.
     pub prefetch: usize,
     /// Most bytes made ahead.
     pub max_prefetch: usize,
+    /// Time that streams get to end when the server stops.
+    pub drain: Duration,
 }
 
 /// What every call needs.
@@ -48,14 +54,30 @@ pub struct Shared {
     pub assembler: Assembler,
     /// Memory of streams.
     pub memory: Memory,
-    /// Limits of one stream.
-    pub limits: StreamLimits,
+    /// Limits of streams.
+    pub limits: RwLock<StreamLimits>,
     /// Connections and what they may hold.
     pub house: House,
+    /// Who may do what.
+    pub access: Access,
+    /// Certificate of the TCP listeners; `None` speaks plaintext.
+    pub tls: Option<Arc<tls::Tls>>,
     /// Turns true when the server is stopping.
     pub draining: watch::Receiver<bool>,
     /// Who reads, and what went wrong.
     pub live: Arc<Live>,
+}
+
+impl Shared {
+    /// The limits in force.
+    pub fn limits(&self) -> StreamLimits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts other limits in force, for streams that are opened from now on.
+    pub fn set_limits(&self, limits: StreamLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
 }
 
 /// The generated servers with health and, if asked, reflection. The reporter turns health off when the server drains.

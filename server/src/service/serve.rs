@@ -9,6 +9,7 @@
 use super::guest::{Guest, Stay};
 use super::limits::{Limits, Peer, Refusal};
 use super::meter::Meter;
+use super::tls::Tls;
 use super::{Shared, calls, routes};
 use crate::trace;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -61,10 +62,11 @@ impl Listener {
         UnixListener::bind(&path).map(|l| Listener::Unix(l, path)).map_err(name)
     }
 
-    /// The address that a client dials.
-    pub fn endpoint(&self) -> String {
+    /// The address that a client dials; `tls` when TCP speaks TLS.
+    pub fn endpoint(&self, tls: bool) -> String {
+        let scheme = if tls { "https" } else { "http" };
         match self {
-            Listener::Tcp(l) => l.local_addr().map_or_else(|e| e.to_string(), |a| format!("http://{a}")),
+            Listener::Tcp(l) => l.local_addr().map_or_else(|e| e.to_string(), |a| format!("{scheme}://{a}")),
             Listener::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
@@ -98,13 +100,12 @@ impl Drop for Listener {
     }
 }
 
-/// Serves until `stop` turns true, then drains for at most `drain`.
+/// Serves until `stop` turns true, then drains for as long as the limits say.
 pub async fn serve(
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
     reflection: bool,
     mut stop: watch::Receiver<bool>,
-    drain: Duration,
 ) {
     let (routes, reporter) = routes(&shared, reflection);
     for service in ["", "mixfeed.v1.FeedService"] {
@@ -118,6 +119,7 @@ pub async fn serve(
     for service in ["", "mixfeed.v1.FeedService"] {
         reporter.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
     }
+    let drain = shared.limits().drain;
     let all = async { while accepting.join_next().await.is_some() {} };
     if tokio::time::timeout(drain, all).await.is_err() {
         tracing::warn!(?drain, "connections were cut: they did not end within the drain time");
@@ -149,9 +151,14 @@ async fn accept(listener: Listener, shared: Arc<Shared>, routes: Routes, mut sto
         };
         let Ok(stay) = shared.house.admit(peer) else { continue }; // closes the socket
         match socket {
-            Socket::Tcp(socket) => {
-                open.spawn(connection(socket, stay, shared.clone(), routes.clone(), stop.clone()));
-            }
+            Socket::Tcp(socket) => match shared.tls.clone() {
+                Some(tls) => {
+                    open.spawn(secured(tls, socket, stay, shared.clone(), routes.clone(), stop.clone()));
+                }
+                None => {
+                    open.spawn(connection(socket, stay, shared.clone(), routes.clone(), stop.clone()));
+                }
+            },
             Socket::Unix(socket) => {
                 open.spawn(connection(socket, stay, shared.clone(), routes.clone(), stop.clone()));
             }
@@ -183,6 +190,29 @@ pub fn http2(streams: u32, header_bytes: u32) -> hyper::server::conn::http2::Bui
     http2
 }
 
+/// Shakes hands, then serves; a slow handshake holds nobody else up.
+async fn secured(
+    tls: Arc<Tls>,
+    socket: TcpStream,
+    stay: Stay,
+    shared: Arc<Shared>,
+    routes: Routes,
+    mut stop: watch::Receiver<bool>,
+) {
+    let guest = stay.guest().clone();
+    let socket = tokio::select! {
+        socket = tls.accept(socket) => socket,
+        why = guest.over(None) => {
+            why.count();
+            None
+        }
+        () = stopped(&mut stop) => None,
+    };
+    if let Some(socket) = socket {
+        connection(socket, stay, shared, routes, stop).await;
+    }
+}
+
 /// Serves one connection until it ends or has to go; `stay` keeps it in the count.
 async fn connection<S>(
     socket: S,
@@ -194,7 +224,7 @@ async fn connection<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let guest = stay.guest().clone();
-    let Limits { streams, header_bytes, .. } = *guest.limits();
+    let Limits { streams, header_bytes, .. } = guest.limits();
     let service = {
         let guest = guest.clone();
         hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {

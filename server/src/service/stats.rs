@@ -1,7 +1,8 @@
 //! ReportStats: what trainers say of their waits.
 
 use super::streams::{MAX_STEP, check_rank};
-use super::{Shared, status};
+use super::{Shared, gate, status};
+use crate::auth::Caller;
 use crate::live::Reported;
 use crate::metrics;
 use mixfeed_proto as v1;
@@ -13,8 +14,12 @@ const MAX_SECONDS: f64 = 1e7;
 const MAX_STEPS: u64 = 1 << 32;
 
 /// Checks and counts what a trainer says.
-pub fn take(shared: &Shared, said: &v1::ReportStatsRequest) -> Result<v1::ReportStatsResponse, Status> {
-    let job = shared.jobs.get(&said.job).map_err(|e| status::of_job(&e))?;
+pub fn take(
+    shared: &Shared,
+    caller: &Caller,
+    said: &v1::ReportStatsRequest,
+) -> Result<v1::ReportStatsResponse, Status> {
+    let job = gate::job(shared, caller, &said.job)?;
     check_rank(&job.feed, said.rank, said.world_size)?;
     for (field, value) in [("wait_seconds", said.wait_seconds), ("active_seconds", said.active_seconds)] {
         // A NaN is in no range.

@@ -1,6 +1,7 @@
 //! Every error to one gRPC code. No wildcard arms: a new error must choose.
 
 use crate::assemble::AssembleError;
+use crate::auth::Denial;
 use crate::job::{self, JobError, Violation};
 use crate::keeper::{CourseError, KeeperError, TurnError};
 use crate::source::SourceError;
@@ -159,6 +160,22 @@ pub fn of_memory(error: &OutOfMemory) -> Status {
             format!("{error}; smaller pictures or a smaller mix_block need less"),
         ),
         false => exhausted("MEMORY", error),
+    }
+}
+
+/// A caller that may not.
+pub fn of_denial(denial: &Denial) -> Status {
+    match denial {
+        Denial::Missing => status(Code::Unauthenticated, "TOKEN_MISSING", denial),
+        Denial::Unknown => status(Code::Unauthenticated, "TOKEN_UNKNOWN", denial),
+        Denial::Expired { .. } => status(Code::Unauthenticated, "TOKEN_EXPIRED", denial),
+        Denial::Verb { .. } => status(Code::PermissionDenied, "VERB", denial),
+        Denial::Job { .. } => status(Code::PermissionDenied, "JOB", denial),
+        Denial::Quota { limit, wanted, .. } if wanted > limit => {
+            status(Code::ResourceExhausted, "NEVER_FITS", denial)
+        }
+        Denial::Quota { .. } => exhausted("QUOTA", denial),
+        Denial::NoMethod { .. } => status(Code::Unimplemented, "NOT_IN_THIS_BUILD", denial),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Batch streams: the request is checked here, the answer is our own body. The codec never sees a payload byte.
 
-use super::{Shared, code_name, status};
+use super::{Shared, code_name, gate, status};
+use crate::auth::Caller;
 use crate::job::{Feed, Job, JobError};
 use crate::keeper::Mark;
 use crate::live::Who;
@@ -58,6 +59,7 @@ impl Call {
 /// Answers a call.
 pub async fn answer<B>(
     shared: &Arc<Shared>,
+    caller: Caller,
     call: Call,
     request: http::Request<B>,
 ) -> http::Response<tonic::body::Body>
@@ -71,7 +73,7 @@ where
         Ok(Ok(message)) => {
             // Finding a position may walk a log, or wait for one that is being made durable: not on the I/O threads.
             let (shared, span) = (shared.clone(), Span::current());
-            let opened = move || span.in_scope(|| open(&shared, call, message, asked));
+            let opened = move || span.in_scope(|| open(&shared, &caller, call, message, asked));
             let opened = tokio::task::spawn_blocking(opened).await;
             opened.unwrap_or_else(|lost| Err(Status::internal(lost.to_string())))
         }
@@ -118,7 +120,13 @@ fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
     M::decode(bytes).map_err(|e| Status::invalid_argument(format!("request: {e}")))
 }
 
-fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<stream::Body, Status> {
+fn open(
+    shared: &Shared,
+    caller: &Caller,
+    call: Call,
+    message: Bytes,
+    asked: Instant,
+) -> Result<gate::Held<stream::Body>, Status> {
     if *shared.draining.borrow() {
         return Err(status::draining());
     }
@@ -127,23 +135,36 @@ fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<s
         Call::Batches => {
             let request: v1::StreamBatchesRequest = decode(message)?;
             replica = request.replica.to_string();
-            batches(shared, request, asked)?
+            batches(shared, caller, request, asked)?
         }
-        Call::EvalSet => eval_set(shared, decode(message)?, asked)?,
-        Call::Replay => replay(shared, decode(message)?, asked)?,
+        Call::EvalSet => eval_set(shared, caller, decode(message)?, asked)?,
+        Call::Replay => replay(shared, caller, decode(message)?, asked)?,
     };
     let wanted = match wanted {
-        0 => shared.limits.prefetch,
-        asked => usize::try_from(asked).unwrap_or(usize::MAX).min(shared.limits.max_prefetch),
+        0 => shared.limits().prefetch,
+        asked => usize::try_from(asked).unwrap_or(usize::MAX).min(shared.limits().max_prefetch),
     };
-    let budget = shared.memory.reserve(wanted, ask.least_bytes()).map_err(|e| status::of_memory(&e))?;
+    let least = ask.least_bytes();
+    let hold = caller.stream(wanted as u64, least as u64);
+    let mut hold = hold.map_err(|denial| status::of_denial(&denial))?;
+    let wanted = usize::try_from(hold.bytes()).unwrap_or(usize::MAX);
+    let budget = shared.memory.reserve(wanted, least).map_err(|e| status::of_memory(&e))?;
+    hold.shrink(budget.bytes() as u64);
+    let revoked = gate::revoked(shared, caller, &ask.job.name);
+    let leave = stream::Leave::when(shared.draining.clone(), revoked);
     let (job, call, rank, world_size) = (ask.job.name.clone(), call.name(), ask.rank, ask.world_size);
     let live = shared.live.open(Who { job, call, rank, world_size, replica }, ask.from);
-    Ok(stream::start(&shared.assembler, ask, live, budget, shared.draining.clone(), status::of_assemble))
+    let body = stream::start(&shared.assembler, ask, live, budget, leave, status::of_assemble);
+    Ok(gate::Held::new(body, hold))
 }
 
-fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -> Result<(Ask, u64), Status> {
-    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+fn batches(
+    shared: &Shared,
+    caller: &Caller,
+    request: v1::StreamBatchesRequest,
+    asked: Instant,
+) -> Result<(Ask, u64), Status> {
+    let job = gate::job(shared, caller, &request.job)?;
     let from = match &request.start {
         None => 0,
         Some(Start::FromStep(step)) => *step,
@@ -177,10 +198,11 @@ fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -
 
 fn eval_set(
     shared: &Shared,
+    caller: &Caller,
     request: v1::StreamEvalSetRequest,
     asked: Instant,
 ) -> Result<(Ask, u64), Status> {
-    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+    let job = gate::job(shared, caller, &request.job)?;
     let pad = match v1::LastBatch::try_from(request.last_batch) {
         Ok(v1::LastBatch::Unspecified | v1::LastBatch::Partial) => false,
         Ok(v1::LastBatch::Pad) => true,
@@ -214,8 +236,13 @@ fn eval_set(
     Ok((ask, 0))
 }
 
-fn replay(shared: &Shared, request: v1::ReplayBatchRequest, asked: Instant) -> Result<(Ask, u64), Status> {
-    let job = shared.jobs.get(&request.job).map_err(|e| status::of_job(&e))?;
+fn replay(
+    shared: &Shared,
+    caller: &Caller,
+    request: v1::ReplayBatchRequest,
+    asked: Instant,
+) -> Result<(Ask, u64), Status> {
+    let job = gate::job(shared, caller, &request.job)?;
     let mut expected = None;
     let mut branch = None;
     let (step, rank, world_size) = match request.what {

@@ -1,8 +1,9 @@
 //! WatchMixture: entries of a log, old ones first, then as they are appended.
 
 use super::status;
+use crate::auth::StreamHold;
 use crate::job::Job;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
 use mixfeed_proto as v1;
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 use tokio::sync::watch;
@@ -19,15 +20,25 @@ struct Watcher {
     changes: watch::Receiver<Arc<crate::keeper::View>>,
     closed: watch::Receiver<bool>,
     draining: watch::Receiver<bool>,
+    revoked: BoxFuture<'static, Status>,
     next: usize,
     page: VecDeque<v1::MixtureEntry>,
+    _hold: StreamHold,
 }
 
-/// Entries from `from_seq` (1 is the first) on, until the job is closed or the server stops.
-pub fn entries(job: Arc<Job>, from_seq: u64, draining: watch::Receiver<bool>) -> Entries {
+/// Entries from `from_seq` (1 is the first) on, until the job is closed, the server stops, or `revoked` says that the
+/// watcher may no longer watch; `hold` counts against its token as long.
+pub fn entries(
+    job: Arc<Job>,
+    from_seq: u64,
+    draining: watch::Receiver<bool>,
+    revoked: impl Future<Output = Status> + Send + 'static,
+    hold: StreamHold,
+) -> Entries {
     let (changes, closed) = (job.keeper.watch(), job.closed.subscribe());
     let next = usize::try_from(from_seq.max(1) - 1).unwrap_or(usize::MAX);
-    let watcher = Watcher { job, changes, closed, draining, next, page: VecDeque::new() };
+    let (revoked, page) = (revoked.boxed(), VecDeque::new());
+    let watcher = Watcher { job, changes, closed, draining, revoked, next, page, _hold: hold };
     stream::unfold(Some(watcher), |watcher| async move {
         let mut watcher = watcher?;
         match watcher.entry().await {
@@ -59,6 +70,7 @@ impl Watcher {
                 _ = self.closed.wait_for(|closed| *closed) => {
                     return Err(Status::aborted(format!("job `{}` was closed", self.job.name)));
                 }
+                status = &mut self.revoked => return Err(status),
                 _ = self.draining.wait_for(|stop| *stop) => return Err(status::draining()),
                 changed = self.changes.changed() => changed.map_err(|_| status::draining())?,
             }

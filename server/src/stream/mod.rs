@@ -8,10 +8,12 @@
 
 mod body;
 mod join;
+mod leave;
 mod memory;
 mod send;
 
 pub use body::Body;
+pub use leave::Leave;
 pub use memory::{Memory, OutOfMemory, Reservation};
 
 use crate::assemble::{AssembleError, Assembler, Block, BlockAt, Extent};
@@ -23,7 +25,7 @@ use crate::mixture::Sequence;
 use crate::trace;
 use futures_util::FutureExt;
 use std::{ops::Range, sync::Arc, time::Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
@@ -225,19 +227,19 @@ pub enum Next {
     },
 }
 
-/// Starts a stream and returns its response body. `live` is told what it waits for; `budget` bounds its memory;
-/// `draining` turns true when the server wants its clients to leave; `status` says how a failed block is told.
+/// Starts a stream and returns its response body. `live` is told what it waits for; `budget` bounds its memory; `leave`
+/// says when its reader has to go; `status` says how a failed block is told.
 pub fn start(
     assembler: &Assembler,
     ask: Ask,
     live: live::Stream,
     budget: Reservation,
-    draining: watch::Receiver<bool>,
+    leave: Leave,
     status: ToStatus,
 ) -> Body {
     let (next, coming) = mpsc::channel(MAX_AHEAD);
     tokio::spawn(make(assembler.clone(), ask.clone(), live.maker(), budget.bytes(), next));
-    send(ask, coming, live, budget, draining, status)
+    send(ask, coming, live, budget, leave, status)
 }
 
 /// As [`start`], with blocks that the caller makes.
@@ -246,11 +248,11 @@ pub fn send(
     coming: mpsc::Receiver<Next>,
     live: live::Stream,
     budget: Reservation,
-    draining: watch::Receiver<bool>,
+    leave: Leave,
     status: ToStatus,
 ) -> Body {
     let (frames, body) = mpsc::channel(FRAMES);
-    tokio::spawn(send::run(ask, coming, frames, draining, status, (OpenStream::default(), live), budget));
+    tokio::spawn(send::run(ask, coming, frames, leave, status, (OpenStream::default(), live), budget));
     Body::new(body)
 }
 

@@ -2,7 +2,7 @@
 
 use super::body::Out;
 use super::join::Join;
-use super::{Ask, Coming, Next, Reservation, ToStatus};
+use super::{Ask, Coming, Leave, Next, Reservation, ToStatus};
 use crate::assemble::{AssembleError, Block, Extent};
 use crate::job::NUMERICS;
 use crate::keeper::Mark;
@@ -14,7 +14,6 @@ use bytes::Bytes;
 use mixfeed_proto::{self as v1, batch_part::Part};
 use std::time::Instant;
 use tokio::sync::mpsc::{self, PermitIterator, error::TrySendError};
-use tokio::sync::watch;
 use tokio::task::JoinError;
 use tonic::Status;
 use tracing::Span;
@@ -34,7 +33,7 @@ pub(super) async fn run(
     ask: Ask,
     mut coming: mpsc::Receiver<Next>,
     frames: mpsc::Sender<Out>,
-    draining: watch::Receiver<bool>,
+    leave: Leave,
     status: ToStatus,
     (mut counted, live): (OpenStream, live::Stream),
     budget: Reservation,
@@ -45,7 +44,7 @@ pub(super) async fn run(
         live: &live,
         frames: &frames,
         batch: None,
-        draining,
+        leave: leave.clone(),
         to_status: status,
         join: Join::default(),
         first: true,
@@ -55,6 +54,7 @@ pub(super) async fn run(
         _ = closed.wait_for(|closed| *closed) => {
             (StreamEnd::Closed, Status::aborted(format!("job `{}` was closed", ask.job.name)))
         }
+        status = leave.at_once() => (StreamEnd::Revoked, status),
         // The client left; nothing else would notice while a block is in the making.
         () = frames.closed() => (StreamEnd::Client, Status::cancelled("")),
         done = sender.all(&mut coming) => match done {
@@ -97,7 +97,7 @@ struct Sender<'a> {
     live: &'a live::Stream,
     frames: &'a mpsc::Sender<Out>,
     batch: Option<Open>,
-    draining: watch::Receiver<bool>,
+    leave: Leave,
     to_status: ToStatus,
     join: Join,
     first: bool,
@@ -114,7 +114,7 @@ impl Sender<'_> {
                     self.live.doing(Doing::Next);
                     tokio::select! {
                         next = coming.recv() => Some(next),
-                        _ = self.draining.wait_for(|stop| *stop), if idle => None,
+                        () = self.leave.wanted(), if idle => None,
                     }
                 }
             };
@@ -122,7 +122,7 @@ impl Sender<'_> {
             let Some(next) = next else { return Ok((StreamEnd::Complete, Status::ok(""))) };
             match next {
                 Next::Step { step, extent, blocks, mark, span } => {
-                    if *self.draining.borrow() {
+                    if self.leave.is_wanted() {
                         return self.go_away().await;
                     }
                     self.open(step, extent, (blocks, mark, span)).await?;
@@ -149,6 +149,9 @@ impl Sender<'_> {
     }
 
     async fn go_away(&self) -> Result<(StreamEnd, Status), Gone> {
+        if let Some(status) = self.leave.word() {
+            return Ok((StreamEnd::Revoked, status));
+        }
         let reason = "the server is stopping".into();
         self.part(Part::GoAway(v1::GoAway { reason, endpoints: Vec::new() })).await?;
         Ok((StreamEnd::Drain, Status::unavailable("the server is stopping")))
