@@ -106,7 +106,7 @@ pub async fn start(
         Some(path) => store::open(Path::new(path))?,
     };
     let shared = Arc::new(Shared {
-        jobs: job::Jobs::new(sources, settings.max_jobs, store),
+        jobs: Arc::new(job::Jobs::new(sources, settings.max_jobs, store)),
         assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
         memory: stream::Memory::new(settings.memory.0),
         limits: StreamLimits { prefetch: settings.prefetch().0, max_prefetch: settings.max_prefetch().0 },
@@ -129,7 +129,7 @@ pub async fn start(
         let listener = TcpListener::bind(&settings.http).await.map_err(name)?;
         http = Some(format!("http://{}", listener.local_addr()?));
         // Until the last stream has drained: that is when a dashboard is looked at.
-        tokio::spawn(http::serve(listener, metrics, over));
+        tokio::spawn(http::serve(listener, metrics, sight(&shared, settings), over));
     }
     let drain = Duration::from_secs(settings.drain_timeout);
     let serving = service::serve(shared.clone(), listeners, settings.reflection, stop, drain);
@@ -138,4 +138,17 @@ pub async fn start(
         ended.send_replace(true);
     });
     Ok(Running { endpoints, http, shared, done })
+}
+
+/// What pages for people look at.
+fn sight(shared: &Shared, settings: &config::Server) -> http::Sight {
+    http::Sight {
+        jobs: shared.jobs.clone(),
+        live: shared.live.clone(),
+        memory: shared.memory.clone(),
+        assembler: shared.assembler.clone(),
+        draining: shared.draining.clone(),
+        pictures: settings.page_pictures,
+        access: http::Access::new(|_| true),
+    }
 }

@@ -42,7 +42,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("heap", &[]),
-    ("http", &[]),
+    (
+        "http",
+        &[
+            "assemble", "batch", "exec", "job", "keeper", "live", "metrics", "mixture", "picture", "source",
+            "stream",
+        ],
+    ),
     ("picture", &["batch"]),
     ("config", &["source"]),
     ("shutdown", &[]),

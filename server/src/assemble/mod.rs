@@ -29,11 +29,17 @@ use crate::plan::{
 use crate::rng::Stream;
 use crate::source::SourceError;
 use bytes::Bytes;
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use std::{panic::AssertUnwindSafe, time::Duration, time::Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Records that one reader thread fetches in a row: fewer cost more hand-overs, more leave readers idle.
 const READ_RUN: usize = 8;
+/// Blocks that one stream may have in the CPU pool, for each thread.
+const TURNS: usize = 2;
 /// Stack of a CPU thread.
 const STACK: usize = 8 << 20;
 /// Pauses before a failed read is tried again.
@@ -163,6 +169,24 @@ pub struct Assembler {
     pool: Arc<rayon::ThreadPool>,
     readers: Arc<Semaphore>,
     slabs: Slabs,
+    /// Blocks that were given to the pool and are not made yet.
+    queued: Arc<AtomicUsize>,
+}
+
+/// A block in the pool, from its turn to its end.
+struct Queued(Arc<AtomicUsize>);
+
+impl Queued {
+    fn new(count: &Arc<AtomicUsize>) -> Queued {
+        count.fetch_add(1, Ordering::Relaxed);
+        Queued(count.clone())
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Assembler {
@@ -183,13 +207,34 @@ impl Assembler {
             .stack_size(STACK)
             .build()?;
         let readers = Arc::new(Semaphore::new(if readers == 0 { 8 } else { readers }));
-        Ok(Assembler { pool: Arc::new(pool), readers, slabs: Slabs::new(keep) })
+        Ok(Assembler { pool: Arc::new(pool), readers, slabs: Slabs::new(keep), queued: Arc::default() })
     }
 
     /// Turns of one stream: enough to keep every thread busy while the next blocks are handed over (one more than threads
     /// cost 6 % of the speed of a single stream, twice as many 1 %).
     pub fn turns(&self) -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(self.threads() * 2))
+        Arc::new(Semaphore::new(self.threads() * TURNS))
+    }
+
+    /// Whether more blocks are in the CPU pool than one stream may have there: somebody waits for it.
+    pub fn is_crowded(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) > self.threads() * TURNS
+    }
+
+    /// Runs `look` beside the pool, on a thread of its own that is all its parallel loops get; waits for it. A panic of
+    /// `look` is returned as an error.
+    ///
+    /// # Errors
+    /// [`AssembleError::Panic`], also when the system gives no thread; what `look` returns.
+    pub fn beside<T: Send, E: From<AssembleError> + Send>(
+        &self,
+        look: impl FnOnce() -> Result<T, E> + Send,
+    ) -> Result<T, E> {
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(STACK);
+        let pool = one.thread_name(|_| "mixfeed-look".into()).build();
+        let pool = pool.map_err(|error| AssembleError::Panic(error.to_string()))?;
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| pool.install(look)));
+        looked.unwrap_or_else(|panic| Err(AssembleError::Panic(message(panic.as_ref())).into()))
     }
 
     /// CPU threads.
@@ -256,8 +301,9 @@ impl Assembler {
         Stage::Read.done(start);
         let _turn = turns.acquire().await.expect("never closed");
         let (answer, made) = oneshot::channel();
-        let slabs = self.slabs.clone();
+        let (slabs, queued) = (self.slabs.clone(), Queued::new(&self.queued));
         self.pool.spawn(move || {
+            let _queued = queued;
             if answer.is_closed() {
                 return; // the client left
             }

@@ -83,6 +83,7 @@ pub(super) fn make(
 ) -> Result<Block, AssembleError> {
     let start = Instant::now();
     let (scenes, samples) = scenes(feed, rule, at, encoded)?;
+    replace::tally(&rule.tally, rule.max_bad_fraction, samples.iter())?;
     let start = Stage::Decode.done(start);
     let plan = plan(feed, rule, at, &samples);
     let made = mix(feed, rule, at, &plan, &scenes)?;
@@ -118,7 +119,7 @@ pub struct Opened {
     pub mixed: Mixed,
 }
 
-/// Makes a block without writing its columns.
+/// Makes a block without writing its columns. Its bad records count nowhere.
 ///
 /// # Errors
 /// As [`super::Assembler::block`].
@@ -150,7 +151,6 @@ fn scenes(
         })
     };
     let made = slots.into_par_iter().map(one).collect::<Result<Vec<_>, _>>()?;
-    replace::tally(&rule.tally, rule.max_bad_fraction, made.iter().map(|(_, sample)| sample))?;
     Ok(made.into_iter().unzip())
 }
 

@@ -29,7 +29,7 @@ mod tests;
 mod turn;
 mod view;
 
-pub use account::{Account, GroupAccount, MixtureAccount};
+pub use account::{Account, GroupAccount, MixtureAccount, Stretch, stretches};
 pub use check::Answer;
 pub use course::{Course, CourseError};
 pub use error::KeeperError;

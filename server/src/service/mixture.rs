@@ -114,7 +114,7 @@ impl Mixture {
                 entry: seq.and_then(|seq| course.entry(seq)).cloned(),
                 horizon,
                 version: course.entries().len() as u64,
-                status: state(course, view.barrier.is_some_and(|b| b <= horizon)).into(),
+                status: course.status(view.barrier.is_some_and(|b| b <= horizon)).into(),
                 attempt: course.attempt(),
                 reports: Vec::new(),
                 shadows: course.shadows(),
@@ -181,15 +181,6 @@ async fn read_of<T: Send + 'static>(
     read: impl FnOnce(&Course) -> T + Send + 'static,
 ) -> Result<T, Status> {
     job.keeper.read(read).await.map_err(|e| status::of_keeper(&e))
-}
-
-fn state(course: &Course, waiting: bool) -> v1::MixtureStatus {
-    match () {
-        () if course.rules().learner.is_none() => v1::MixtureStatus::Given,
-        () if waiting => v1::MixtureStatus::Waiting,
-        () if course.degraded() => v1::MixtureStatus::Degraded,
-        () => v1::MixtureStatus::Serving,
-    }
 }
 
 fn accounting(job: &Job, until: u64) -> Result<v1::GetAccountingResponse, KeeperError> {
