@@ -9,6 +9,7 @@ use mixfeed_proto::{self as v1, MAX_PAYLOAD_BYTES, batch_part::Part};
 use mixfeed_server::assemble::{Assembler, Block, BlockAt, Extent};
 use mixfeed_server::job::{self, Job};
 use mixfeed_server::keeper::Mark;
+use mixfeed_server::live::{Live, Who};
 use mixfeed_server::source::{Memory, Source};
 use mixfeed_server::stream::{self, Ask, Coming, Next, Positions};
 use mixfeed_server::{Sources, service, store};
@@ -254,7 +255,10 @@ fn again(ready: Ready) -> stream::Body {
         asked: Instant::now(),
     };
     let budget = stream::Memory::new(1 << 20).reserve(1 << 20, 0).unwrap();
-    stream::send(ask, coming, budget, draining, service::status::of_assemble)
+    let who =
+        Who { job: "job".into(), call: "StreamBatches", rank: 0, world_size: 1, replica: String::new() };
+    let live = Arc::new(Live::default()).open(who, 0);
+    stream::send(ask, coming, live, budget, draining, service::status::of_assemble)
 }
 
 /// The control call that our client makes, and the batches as tonic's codec sends them.

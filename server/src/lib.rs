@@ -123,6 +123,7 @@ pub async fn start(
     let endpoints = listeners.iter().map(Listener::endpoint).collect();
     let mut http = None;
     let (ended, over) = watch::channel(false);
+    tokio::spawn(service::sample(shared.clone(), over.clone()));
     if let Some(metrics) = metrics.filter(|_| !settings.http.is_empty()) {
         let name =
             |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on `{}`: {e}", settings.http));

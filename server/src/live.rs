@@ -1,5 +1,10 @@
 //! Who reads, what each reader waits for, and what went wrong lately: read by metrics and the status page.
 
+mod clock;
+
+pub use clock::Doing;
+
+use clock::Clock;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
@@ -11,7 +16,7 @@ use std::{
 
 /// Problems that are remembered.
 const MAX_PROBLEMS: usize = 50;
-/// Characters of a problem's text.
+/// Characters of a problem's text, and of its subject.
 const MAX_TEXT: usize = 300;
 
 /// What a stream is waiting for. Exactly one holds at any time.
@@ -50,7 +55,7 @@ pub struct Who {
     pub rank: u32,
     /// Ranks.
     pub world_size: u32,
-    /// Name that the trainer gave itself; may be empty.
+    /// Which of the readers of a rank, as it says; empty for calls that do not ask.
     pub replica: String,
 }
 
@@ -102,6 +107,8 @@ pub struct Problem {
 pub struct Live {
     next: AtomicU64,
     streams: Mutex<BTreeMap<u64, Arc<Slot>>>,
+    /// Time of streams that were closed, by job, until it is taken.
+    closed: Mutex<BTreeMap<String, [Duration; 3]>>,
     problems: Mutex<VecDeque<Problem>>,
     /// What trainers reported, by (job, rank).
     reported: Mutex<BTreeMap<(String, u32), Reported>>,
@@ -118,13 +125,6 @@ struct Slot {
     clock: Mutex<Clock>,
 }
 
-#[derive(Debug)]
-struct Clock {
-    wait: Wait,
-    since: Instant,
-    spent: [Duration; 3],
-}
-
 /// An open stream; it is forgotten when this is dropped.
 #[derive(Debug)]
 pub struct Stream {
@@ -132,6 +132,10 @@ pub struct Stream {
     slot: Arc<Slot>,
     live: Arc<Live>,
 }
+
+/// The making half of a stream, which tells what it waits for; outlives the stream without harm.
+#[derive(Debug)]
+pub struct Maker(Arc<Slot>);
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
@@ -147,7 +151,7 @@ impl Live {
             step: AtomicU64::new(from),
             batches: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            clock: Mutex::new(Clock { wait: Wait::Making, since: now, spent: [Duration::ZERO; 3] }),
+            clock: Mutex::new(Clock::new(now)),
         });
         let id = self.next.fetch_add(1, Relaxed) + 1;
         lock(&self.streams).insert(id, slot.clone());
@@ -160,11 +164,29 @@ impl Live {
         lock(&self.streams).iter().map(|(id, slot)| slot.view(*id, now)).collect()
     }
 
-    /// Remembers a problem; the oldest ones are forgotten.
+    /// Seconds that the streams of each job waited since the last call, the closed ones and those that still wait too.
+    /// Each second is in one answer.
+    pub fn take_seconds(&self) -> Vec<(String, Wait, f64)> {
+        // Under one lock: a stream that is closed meanwhile is in one of the two.
+        let streams = lock(&self.streams);
+        let mut all = std::mem::take(&mut *lock(&self.closed));
+        let now = Instant::now();
+        for slot in streams.values() {
+            add(&mut all, &slot.who.job, lock(&slot.clock).take(now));
+        }
+        drop(streams);
+        let of = |(job, spent): (String, [Duration; 3])| {
+            Wait::ALL.map(|wait| (job.clone(), wait, spent[wait as usize].as_secs_f64()))
+        };
+        all.into_iter().flat_map(of).filter(|(_, _, seconds)| *seconds > 0.0).collect()
+    }
+
+    /// Remembers a problem; the oldest ones are forgotten. One that is remembered already is one of now.
     pub fn problem(&self, subject: &str, text: &str) {
-        let text = text.chars().take(MAX_TEXT).collect();
-        let problem = Problem { at: SystemTime::now(), subject: subject.into(), text };
+        let cut = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
+        let problem = Problem { at: SystemTime::now(), subject: cut(subject), text: cut(text) };
         let mut problems = lock(&self.problems);
+        problems.retain(|known| (&known.subject, &known.text) != (&problem.subject, &problem.text));
         if problems.len() == MAX_PROBLEMS {
             problems.pop_front();
         }
@@ -197,14 +219,17 @@ impl Live {
     }
 }
 
+/// Adds to a job's times.
+fn add(all: &mut BTreeMap<String, [Duration; 3]>, job: &str, more: [Duration; 3]) {
+    match all.get_mut(job) {
+        Some(sum) => sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more),
+        None => drop(all.insert(job.into(), more)),
+    }
+}
+
 impl Slot {
     fn view(&self, id: u64, now: Instant) -> View {
         let clock = lock(&self.clock);
-        let running = now.saturating_duration_since(clock.since);
-        let seconds = Wait::ALL.map(|wait| {
-            let more = if wait == clock.wait { running } else { Duration::ZERO };
-            (clock.spent[wait as usize] + more).as_secs_f64()
-        });
         View {
             id,
             who: self.who.clone(),
@@ -212,22 +237,34 @@ impl Slot {
             step: self.step.load(Relaxed),
             batches: self.batches.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
-            wait: (clock.wait, running),
-            seconds,
+            wait: (clock.wait(), clock.running(now)),
+            seconds: clock.spent(now).map(|spent| spent.as_secs_f64()),
         }
     }
 }
 
+impl Maker {
+    /// The making half waits for something else now. It is what the stream waits for while nothing is on its way.
+    pub fn waits(&self, wait: Wait) {
+        lock(&self.0.clock).ahead(Instant::now(), wait);
+    }
+}
+
 impl Stream {
-    /// It waits for something else now; returns what it waited for until now, and how long.
-    pub fn waits(&self, wait: Wait) -> (Wait, Duration) {
-        let now = Instant::now();
-        let mut clock = lock(&self.slot.clock);
-        let spent = now.saturating_duration_since(clock.since);
-        let was = clock.wait;
-        clock.spent[was as usize] += spent;
-        (clock.wait, clock.since) = (wait, now);
-        (was, spent)
+    /// The sending half does something else now.
+    pub fn doing(&self, doing: Doing) {
+        lock(&self.slot.clock).doing(Instant::now(), doing);
+    }
+
+    /// For the half that makes ahead.
+    pub fn maker(&self) -> Maker {
+        Maker(self.slot.clone())
+    }
+
+    /// Something went wrong on this stream.
+    pub fn problem(&self, text: &str) {
+        let Who { job, call, rank, .. } = &self.slot.who;
+        self.live.problem(job, &format!("{call}, rank {rank}: {text}"));
     }
 
     /// A batch was sent to its end; `next` is the step after it.
@@ -240,7 +277,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        lock(&self.live.streams).remove(&self.id);
+        let mut streams = lock(&self.live.streams);
+        streams.remove(&self.id);
+        let rest = lock(&self.slot.clock).take(Instant::now());
+        add(&mut lock(&self.live.closed), &self.slot.who.job, rest);
     }
 }
 
@@ -256,7 +296,7 @@ mod tests {
     fn a_stream_is_seen_until_it_is_dropped_and_its_seconds_add_up() {
         let live = Arc::new(Live::default());
         let (first, second) = (live.open(who(0), 7), live.open(who(1), 7));
-        assert_eq!(first.waits(Wait::Sending).0, Wait::Making);
+        first.doing(Doing::Sending);
         first.sent(8, 100);
         let seen = live.streams();
         assert_eq!(
@@ -271,12 +311,36 @@ mod tests {
     }
 
     #[test]
+    fn seconds_of_open_and_closed_streams_are_taken_once() {
+        let live = Arc::new(Live::default());
+        let (first, second) = (live.open(who(0), 7), live.open(who(1), 7));
+        let maker = second.maker();
+        let opened = Instant::now();
+        let mut sum = 0.0;
+        while sum < 0.05 {
+            maker.waits(Wait::Barrier);
+            sum += live.take_seconds().iter().map(|(_, _, seconds)| seconds).sum::<f64>();
+            maker.waits(Wait::Making);
+        }
+        assert!(sum <= 2.0 * opened.elapsed().as_secs_f64() + 0.01, "{sum}");
+        let before: f64 = first.slot.view(1, Instant::now()).seconds.iter().sum();
+        drop((first, second));
+        maker.waits(Wait::Barrier); // told too late: nobody looks any more
+        sum += live.take_seconds().iter().map(|(_, _, seconds)| seconds).sum::<f64>();
+        assert!(sum >= 2.0 * before - 0.01, "the rest is there too");
+        assert!(live.take_seconds().is_empty() && live.streams().is_empty());
+    }
+
+    #[test]
     fn problems_and_reports_are_bounded_and_summed() {
         let live = Live::default();
         (0..60).for_each(|i| live.problem("source a", &format!("{i}{}", "x".repeat(1000))));
         let problems = live.problems();
         assert_eq!((problems.len(), problems[0].text.len()), (MAX_PROBLEMS, MAX_TEXT));
         assert!(problems[0].text.starts_with("59"));
+        live.problem("source a", &problems[5].text);
+        assert_eq!(live.problems()[0].text, problems[5].text);
+        assert_eq!(live.problems().iter().filter(|p| p.text == problems[5].text).count(), 1);
         let half = Reported { wait_seconds: 0.5, active_seconds: 1.0, steps: 3 };
         live.report("a", 1, half);
         live.report("a", 1, half);

@@ -1,7 +1,10 @@
 //! Every metric: name, unit, meaning and buckets, in one place. Labels come from closed sets.
 
+mod series;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use series::{Family, Kind};
 use std::collections::BTreeSet;
 use std::sync::{
     Mutex, PoisonError,
@@ -35,6 +38,14 @@ const REPORTS: &str = "mixfeed_mixture_reports_total";
 const ENTRIES: &str = "mixfeed_mixture_entries_total";
 const SHADOW_WEIGHT: &str = "mixfeed_mixture_shadow_weight_ratio";
 const LOSS: &str = "mixfeed_mixture_loss_nats";
+const STREAM_SECONDS: &str = "mixfeed_stream_seconds_total";
+
+/// Series of jobs: they end when their job is closed.
+const OF_JOBS: [Family; 1] = [(
+    STREAM_SECONDS,
+    Kind::Counter,
+    "seconds that batch streams waited: for blocks in the making, at a barrier, for their reader",
+)];
 
 /// 100 us to 60 s in steps of about 2.5.
 const SECONDS: [f64; 15] =
@@ -51,6 +62,33 @@ pub fn install(numerics: &'static str) -> Result<PrometheusHandle, BuildError> {
     describe();
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "numerics" => numerics).set(1.0);
     Ok(handle)
+}
+
+/// Everything as Prometheus reads it.
+pub fn render(handle: &PrometheusHandle) -> String {
+    let mut text = handle.render();
+    series::all().write(&OF_JOBS, &mut text);
+    text
+}
+
+/// A job is opened: from now on it has series. Before its mixture tells anything.
+pub fn job_opened(job: &str) {
+    let mut series = series::all();
+    if series.open(job) {
+        for state in ["making", "barrier", "sending"] {
+            series.add(STREAM_SECONDS, job, &[("state", state)], 0.0);
+        }
+    }
+}
+
+/// A job was closed, or could not be opened: its series end.
+pub fn job_closed(job: &str) {
+    series::all().close(job);
+}
+
+/// Streams of a job waited in `state`, by its name.
+pub fn stream_seconds(job: &str, state: &'static str, seconds: f64) {
+    series::all().add(STREAM_SECONDS, job, &[("state", state)], seconds);
 }
 
 fn describe() {

@@ -43,7 +43,7 @@ pub(super) async fn answer<B>(request: &Request<B>, metrics: &PrometheusHandle, 
     }
     let follow = !request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "still"));
     match route {
-        Route::Metrics => ok("text/plain; version=0.0.4; charset=utf-8", metrics.render()),
+        Route::Metrics => ok("text/plain; version=0.0.4; charset=utf-8", crate::metrics::render(metrics)),
         Route::Health => ok(PLAIN, "ok\n"),
         Route::Style => guarded(ok("text/css; charset=utf-8", STYLE), "max-age=3600"),
         Route::Icon => guarded(ok(SVG, ICON), "max-age=3600"),

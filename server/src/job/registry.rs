@@ -68,7 +68,9 @@ impl Jobs {
             return Err(JobError::TooMany { open: open.len(), limit: self.limit });
         }
         drop(open);
-        let job = Arc::new(draft.open(&self.store)?);
+        metrics::job_opened(name);
+        let job = draft.open(&self.store).inspect_err(|_| metrics::job_closed(name))?;
+        let job = Arc::new(job);
         let mut open = self.lock();
         open.insert(name.into(), job.clone());
         metrics::jobs(open.len());
@@ -103,6 +105,7 @@ impl Jobs {
         open.remove(name).ok_or_else(|| unknown(name, &open))?;
         metrics::jobs(open.len());
         metrics::weights(name, job.feed.groups.iter().map(|g| (g.name.as_str(), 0)));
+        metrics::job_closed(name);
         job.closed.send_replace(true);
         tracing::info!(job = name, "job closed");
         Ok(())
@@ -132,6 +135,12 @@ impl Jobs {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Job>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.lock().keys().for_each(|name| metrics::job_closed(name));
     }
 }
 

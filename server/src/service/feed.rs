@@ -122,9 +122,13 @@ impl FeedService for Feed {
         request: Request<v1::CloseJobRequest>,
     ) -> Result<Response<v1::CloseJobResponse>, Status> {
         let (shared, v1::CloseJobRequest { job, forget }) = (self.0.clone(), request.into_inner());
-        let closed = tokio::task::spawn_blocking(move || match forget {
-            true => shared.jobs.forget(&job),
-            false => shared.jobs.close(&job),
+        let closed = tokio::task::spawn_blocking(move || {
+            let closed = match forget {
+                true => shared.jobs.forget(&job),
+                false => shared.jobs.close(&job),
+            };
+            shared.live.forget(&job);
+            closed
         })
         .await;
         let closed = closed.map_err(|lost| Status::internal(lost.to_string()))?;

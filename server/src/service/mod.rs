@@ -2,11 +2,13 @@
 
 mod feed;
 mod mixture;
+mod sample;
 mod serve;
 pub mod status;
 mod streams;
 mod watching;
 
+pub use sample::sample;
 pub use serve::{Listener, http2, serve};
 
 use crate::assemble::Assembler;

@@ -3,6 +3,7 @@
 use super::{Shared, code_name, status};
 use crate::job::{Feed, Job, JobError};
 use crate::keeper::Mark;
+use crate::live::Who;
 use crate::stream::{self, Ask, Positions};
 use crate::{job, metrics};
 use bytes::{Buf, Bytes};
@@ -119,8 +120,13 @@ fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<s
     if *shared.draining.borrow() {
         return Err(status::draining());
     }
+    let mut replica = String::new();
     let (ask, wanted) = match call {
-        Call::Batches => batches(shared, decode(message)?, asked)?,
+        Call::Batches => {
+            let request: v1::StreamBatchesRequest = decode(message)?;
+            replica = request.replica.to_string();
+            batches(shared, request, asked)?
+        }
         Call::EvalSet => eval_set(shared, decode(message)?, asked)?,
         Call::Replay => replay(shared, decode(message)?, asked)?,
     };
@@ -129,7 +135,9 @@ fn open(shared: &Shared, call: Call, message: Bytes, asked: Instant) -> Result<s
         asked => usize::try_from(asked).unwrap_or(usize::MAX).min(shared.limits.max_prefetch),
     };
     let budget = shared.memory.reserve(wanted, ask.least_bytes()).map_err(|e| status::of_memory(&e))?;
-    Ok(stream::start(&shared.assembler, ask, budget, shared.draining.clone(), status::of_assemble))
+    let (job, call, rank, world_size) = (ask.job.name.clone(), call.name(), ask.rank, ask.world_size);
+    let live = shared.live.open(Who { job, call, rank, world_size, replica }, ask.from);
+    Ok(stream::start(&shared.assembler, ask, live, budget, shared.draining.clone(), status::of_assemble))
 }
 
 fn batches(shared: &Shared, request: v1::StreamBatchesRequest, asked: Instant) -> Result<(Ask, u64), Status> {

@@ -17,10 +17,12 @@ pub use memory::{Memory, OutOfMemory, Reservation};
 use crate::assemble::{AssembleError, Assembler, Block, BlockAt, Extent};
 use crate::job::{Feed, Job, Place, places};
 use crate::keeper::{KeeperError, Mark, Reached};
+use crate::live::{self, Wait};
 use crate::metrics::OpenStream;
 use crate::mixture::Sequence;
+use futures_util::FutureExt;
 use std::{ops::Range, sync::Arc, time::Instant};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// Blocks in the making; only bounds bookkeeping, the byte budget is what limits.
@@ -101,6 +103,29 @@ impl Ask {
                 None => Ahead::Step(order.step(step), Mark::default()),
             },
         })
+    }
+
+    /// As [`Ask::reach`]; tells when it waits for reports and no longer for the server.
+    async fn reach_told(&self, step: u64, live: &live::Maker) -> Result<Ahead, AssembleError> {
+        if !matches!(self.positions, Positions::Follow) {
+            return self.reach(step).await;
+        }
+        let mut views = self.job.keeper.watch();
+        let mut reach = std::pin::pin!(self.reach(step));
+        if let Some(ahead) = reach.as_mut().now_or_never() {
+            return ahead;
+        }
+        let ahead = loop {
+            let barrier = views.borrow_and_update().barrier.is_some_and(|barrier| barrier <= step);
+            live.waits(if barrier { Wait::Barrier } else { Wait::Making });
+            tokio::select! {
+                biased;
+                ahead = reach.as_mut() => break ahead,
+                Ok(()) = views.changed() => {}
+            }
+        };
+        live.waits(Wait::Making);
+        ahead
     }
 
     /// Blocks of the rank among the slots of `step`.
@@ -194,42 +219,44 @@ pub enum Next {
     },
 }
 
-/// Starts a stream and returns its response body. `budget` bounds its memory; `draining` turns true when the server
-/// wants its clients to leave; `status` says how a failed block is told.
+/// Starts a stream and returns its response body. `live` is told what it waits for; `budget` bounds its memory;
+/// `draining` turns true when the server wants its clients to leave; `status` says how a failed block is told.
 pub fn start(
     assembler: &Assembler,
     ask: Ask,
+    live: live::Stream,
     budget: Reservation,
     draining: watch::Receiver<bool>,
     status: ToStatus,
 ) -> Body {
     let (next, coming) = mpsc::channel(MAX_AHEAD);
-    tokio::spawn(make(assembler.clone(), ask.clone(), budget.bytes(), next));
-    send(ask, coming, budget, draining, status)
+    tokio::spawn(make(assembler.clone(), ask.clone(), live.maker(), budget.bytes(), next));
+    send(ask, coming, live, budget, draining, status)
 }
 
 /// As [`start`], with blocks that the caller makes.
 pub fn send(
     ask: Ask,
     coming: mpsc::Receiver<Next>,
+    live: live::Stream,
     budget: Reservation,
     draining: watch::Receiver<bool>,
     status: ToStatus,
 ) -> Body {
     let (frames, body) = mpsc::channel(FRAMES);
-    tokio::spawn(send::run(ask, coming, frames, draining, status, OpenStream::default(), budget));
+    tokio::spawn(send::run(ask, coming, frames, draining, status, (OpenStream::default(), live), budget));
     Body::new(body)
 }
 
 /// Begins blocks in order, as far ahead as the budget allows.
-async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<Next>) {
+async fn make(assembler: Assembler, ask: Ask, live: live::Maker, budget: usize, next: mpsc::Sender<Next>) {
     let whole = budget / KIB;
     let (budget, turns) = (Arc::new(Semaphore::new(whole)), assembler.turns());
     let mut branch = None;
     for step in ask.from..ask.end() {
         // A closed channel ends the wait at a barrier: the client left.
         let ahead = tokio::select! {
-            ahead = ask.reach(step) => ahead.and_then(|ahead| ahead.on(&mut branch)),
+            ahead = ask.reach_told(step, &live) => ahead.and_then(|ahead| ahead.on(&mut branch)),
             () = next.closed() => return,
         };
         let (places, mark) = match ahead {
@@ -262,12 +289,7 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
                 let _ = next.send(Next::Block { slot: at.slot, block }).await; // an error means that the client left
                 return;
             }
-            // A closed channel ends the wait: the client left.
-            let both = tokio::select! {
-                both = budget.clone().acquire_many_owned((making + keeping) as u32) => both,
-                () = next.closed() => return,
-            };
-            let Ok(mut work) = both else { return };
+            let Some(mut work) = room(&budget, (making + keeping) as u32, &live, &next).await else { return };
             let kept = work.split(keeping).expect("it is part of what was acquired");
             let (assembler, turns) = (assembler.clone(), turns.clone());
             let (feed, slot) = (ask.feed.clone(), at.slot);
@@ -281,6 +303,26 @@ async fn make(assembler: Assembler, ask: Ask, budget: usize, next: mpsc::Sender<
             }
         }
     }
+}
+
+/// Part of the budget for a block; `None` when the client left.
+async fn room(
+    budget: &Arc<Semaphore>,
+    units: u32,
+    live: &live::Maker,
+    next: &mpsc::Sender<Next>,
+) -> Option<OwnedSemaphorePermit> {
+    if let Ok(room) = budget.clone().try_acquire_many_owned(units) {
+        return Some(room);
+    }
+    // What holds the budget once nothing is in the making was sent, and is not taken.
+    live.waits(Wait::Sending);
+    let room = tokio::select! {
+        room = budget.clone().acquire_many_owned(units) => room.ok(),
+        () = next.closed() => None,
+    };
+    live.waits(Wait::Making);
+    room
 }
 
 /// What a block takes of the budget, in its units: (while it is made, until it was sent).

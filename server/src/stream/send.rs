@@ -2,16 +2,19 @@
 
 use super::body::Out;
 use super::join::Join;
-use super::{Ask, Next, Reservation, ToStatus};
-use crate::assemble::{AssembleError, Extent};
+use super::{Ask, Coming, Next, Reservation, ToStatus};
+use crate::assemble::{AssembleError, Block, Extent};
 use crate::job::NUMERICS;
 use crate::keeper::Mark;
+use crate::live::{self, Doing};
 use crate::metrics::{self, OpenStream, Stage, StreamEnd};
 use crate::wire::{self, Columns};
 use bytes::Bytes;
 use mixfeed_proto::{self as v1, batch_part::Part};
 use std::time::Instant;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::{self, PermitIterator, error::TrySendError};
+use tokio::sync::watch;
+use tokio::task::JoinError;
 use tonic::Status;
 
 /// Replaced records that a receipt names; more would break the limit of a message. "sample.flags" marks every one.
@@ -21,6 +24,7 @@ const MAX_REPLACED: usize = 64;
 const MAX_TEXT: usize = 100;
 
 /// The client left.
+#[derive(Debug)]
 struct Gone;
 
 /// Sends until the job ends, the client leaves, or the server stops.
@@ -30,12 +34,13 @@ pub(super) async fn run(
     frames: mpsc::Sender<Out>,
     draining: watch::Receiver<bool>,
     status: ToStatus,
-    mut counted: OpenStream,
+    (mut counted, live): (OpenStream, live::Stream),
     budget: Reservation,
 ) {
     let mut closed = ask.job.closed.subscribe();
     let mut sender = Sender {
         ask: &ask,
+        live: &live,
         frames: &frames,
         batch: None,
         draining,
@@ -57,10 +62,11 @@ pub(super) async fn run(
     };
     if end == StreamEnd::Error {
         tracing::warn!(job = ask.job.name, rank = ask.rank, %status, "stream failed");
+        live.problem(&format!("stream failed: {}", status.message()));
     }
     counted.end = end;
     // Given back before the last word: a reader that stopped reading may never take it.
-    drop((coming, counted, budget));
+    drop((coming, counted, live, budget));
     let _ = frames.send(Out::End(status)).await; // an error means that the client left
 }
 
@@ -85,6 +91,7 @@ struct Open {
 
 struct Sender<'a> {
     ask: &'a Ask,
+    live: &'a live::Stream,
     frames: &'a mpsc::Sender<Out>,
     batch: Option<Open>,
     draining: watch::Receiver<bool>,
@@ -98,9 +105,15 @@ impl Sender<'_> {
         loop {
             // Between two batches the next one may be long in coming: a barrier, a busy server.
             let idle = self.batch.is_none();
-            let next = tokio::select! {
-                next = coming.recv() => Some(next),
-                _ = self.draining.wait_for(|stop| *stop), if idle => None,
+            let next = match coming.try_recv() {
+                Ok(next) => Some(Some(next)),
+                Err(_) => {
+                    self.live.doing(Doing::Next);
+                    tokio::select! {
+                        next = coming.recv() => Some(next),
+                        _ = self.draining.wait_for(|stop| *stop), if idle => None,
+                    }
+                }
             };
             let Some(next) = next else { return self.go_away().await };
             let Some(next) = next else { return Ok((StreamEnd::Complete, Status::ok(""))) };
@@ -111,7 +124,7 @@ impl Sender<'_> {
                     }
                     self.open(step, extent, blocks, mark).await?;
                 }
-                Next::Block { slot, mut block } => match (&mut block.0).await {
+                Next::Block { slot, block } => match self.made(block).await {
                     Ok(Ok(block)) => self.block(slot, block).await?,
                     Ok(Err(error)) => return Ok((StreamEnd::Error, (self.to_status)(&error))),
                     Err(lost) => return Ok((StreamEnd::Error, Status::internal(lost.to_string()))),
@@ -122,6 +135,14 @@ impl Sender<'_> {
                 return Ok(wrong);
             }
         }
+    }
+
+    /// Waits for a block that was begun.
+    async fn made(&self, mut block: Coming) -> Result<Result<Block, AssembleError>, JoinError> {
+        if !block.0.is_finished() {
+            self.live.doing(Doing::Block);
+        }
+        (&mut block.0).await
     }
 
     async fn go_away(&self) -> Result<(StreamEnd, Status), Gone> {
@@ -200,7 +221,7 @@ impl Sender<'_> {
         self.part(Part::Header(header)).await
     }
 
-    async fn block(&mut self, slot: u64, block: crate::assemble::Block) -> Result<(), Gone> {
+    async fn block(&mut self, slot: u64, block: Block) -> Result<(), Gone> {
         let start = Instant::now();
         let batch = self.batch.as_mut().expect("a block follows its step");
         batch.blocks -= 1;
@@ -221,6 +242,11 @@ impl Sender<'_> {
                 probes: bad.probes as u32,
             })
         });
+        let replaced: Vec<v1::Replacement> = replaced.collect();
+        if let Some(bad) = replaced.first() {
+            let also = replaced.len() - 1;
+            self.live.problem(&format!("`{}` is bad ({}) and {also} more, replaced", bad.record, bad.reason));
+        }
         batch.replaced.extend(replaced);
         batch.replaced.truncate(MAX_REPLACED);
         drop(block);
@@ -275,6 +301,7 @@ impl Sender<'_> {
         let receipt = ask.training.then_some(receipt);
         self.part(Part::End(v1::BatchEnd { crc32c: crcs, receipt })).await?;
         metrics::delivered(&ask.job.name, batch.rows, bytes);
+        self.live.sent(batch.step + 1, bytes);
         if std::mem::take(&mut self.first) {
             metrics::first_batch(ask.asked);
         }
@@ -288,7 +315,7 @@ impl Sender<'_> {
     async fn chunks(&self, tensor: u32, offset: u64, bytes: Bytes) -> Result<(), Gone> {
         for (head, payload) in wire::chunks(tensor, offset, &bytes) {
             // Both or neither: a stream that ends in between would end inside a message.
-            let mut places = self.frames.reserve_many(2).await.map_err(|_| Gone)?;
+            let mut places = self.places(2).await?;
             for bytes in [head, payload] {
                 places.next().expect("two places").send(Out::Data(bytes));
             }
@@ -297,6 +324,20 @@ impl Sender<'_> {
     }
 
     async fn data(&self, bytes: Bytes) -> Result<(), Gone> {
-        self.frames.send(Out::Data(bytes)).await.map_err(|_| Gone)
+        self.places(1).await?.next().expect("one place").send(Out::Data(bytes));
+        Ok(())
+    }
+
+    /// Places for frames; only a queue that is full is told as a wait.
+    async fn places(&self, frames: usize) -> Result<PermitIterator<'_, Out>, Gone> {
+        match self.frames.try_reserve_many(frames) {
+            Ok(places) => return Ok(places),
+            Err(TrySendError::Closed(())) => return Err(Gone),
+            Err(TrySendError::Full(())) => {}
+        }
+        self.live.doing(Doing::Sending);
+        let places = self.frames.reserve_many(frames).await.map_err(|_| Gone)?;
+        self.live.doing(Doing::Block);
+        Ok(places)
     }
 }

@@ -118,7 +118,10 @@ fn a_page_says_whether_a_trainer_starves_and_by_what() {
         assert!(overview(vec![job]).html().contains(verdict.why()));
         format!("{}: {}", verdict.word(), verdict.why())
     };
-    assert_eq!(said(|_| {}), "Starved: streams wait 75 % of the time for batches in the making, 94 % of it decode");
+    assert_eq!(
+        said(|_| {}),
+        "Starved: streams wait 75 % of the time for batches in the making, 94 % of it decode"
+    );
     assert_eq!(said(|job| job.streams.clear()), "Nobody reads: no stream is open");
     assert_eq!(said(|job| job.lately = Moment::default()), "Begins: no sample yet");
     assert_eq!(
@@ -138,7 +141,8 @@ fn a_page_says_whether_a_trainer_starves_and_by_what() {
         "Stuck: rank 1 has taken nothing for 1 min 30 s"
     );
     // What trainers say of themselves goes before what the server sees.
-    let told = |job: &mut Job, lately| job.trainers = vec![Trainer { lately: Some(lately), ..Trainer::default() }];
+    let told =
+        |job: &mut Job, lately| job.trainers = vec![Trainer { lately: Some(lately), ..Trainer::default() }];
     let mut fed = job("a", 2, [3.0, 0.0, 1.0]);
     told(&mut fed, 0.01);
     assert!(matches!(Verdict::of(&fed, &server()), Verdict::Fed(_)));
@@ -183,7 +187,8 @@ fn a_job_has_its_last_batch_on_its_page() {
 
 #[test]
 fn a_full_server_has_a_page_of_bearable_size() {
-    let jobs: Vec<Job> = (0..20).map(|i| job(&format!("{}{i}", "x".repeat(120)), 64, [1.0, 2.0, 3.0])).collect();
+    let jobs: Vec<Job> =
+        (0..20).map(|i| job(&format!("{}{i}", "x".repeat(120)), 64, [1.0, 2.0, 3.0])).collect();
     let size = overview(jobs).html().len();
     assert!((50_000..200_000).contains(&size), "{size}");
     let mut many = job("a", 1_000, [1.0, 2.0, 3.0]);
@@ -192,7 +197,8 @@ fn a_full_server_has_a_page_of_bearable_size() {
     let large = JobPage { job: many.clone(), ..page("a", LastBatch::Message(String::new())) };
     let html = large.html();
     assert!(html.len() < 300_000 && html.contains("1,936 more streams"), "{}", html.len());
-    let all: Vec<Job> = (0..1_000).map(|i| Job { name: format!("job{i}"), ..job("a", 2, [1.0; 3]) }).collect();
+    let all: Vec<Job> =
+        (0..1_000).map(|i| Job { name: format!("job{i}"), ..job("a", 2, [1.0; 3]) }).collect();
     assert!(overview(all).html().len() < 500_000);
 }
 
@@ -234,6 +240,21 @@ proptest! {
 
 /// Names that try to be markup.
 fn hostile() -> impl Strategy<Value = String> {
-    let bits = ["<script>", "</p>", "\"", "'", "&", "-->", "<img src=x onerror=a>", "javascript:", "\u{202e}", "x", "]]>"];
-    prop_oneof![any::<String>(), proptest::collection::vec(proptest::sample::select(&bits[..]), 1..8).prop_map(|b| b.concat())]
+    let bits = [
+        "<script>",
+        "</p>",
+        "\"",
+        "'",
+        "&",
+        "-->",
+        "<img src=x onerror=a>",
+        "javascript:",
+        "\u{202e}",
+        "x",
+        "]]>",
+    ];
+    prop_oneof![
+        any::<String>(),
+        proptest::collection::vec(proptest::sample::select(&bits[..]), 1..8).prop_map(|b| b.concat())
+    ]
 }
