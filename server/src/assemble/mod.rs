@@ -216,9 +216,9 @@ impl Assembler {
         Arc::new(Semaphore::new(self.threads() * TURNS))
     }
 
-    /// Whether more blocks are in the CPU pool than one stream may have there: somebody waits for it.
+    /// Whether more blocks are in the CPU pool than two streams may have there: whoever comes stands in a line.
     pub fn is_crowded(&self) -> bool {
-        self.queued.load(Ordering::Relaxed) > self.threads() * TURNS
+        self.queued.load(Ordering::Relaxed) > 2 * self.threads() * TURNS
     }
 
     /// Runs `look` beside the pool, on a thread of its own that is all its parallel loops get; waits for it. A panic of

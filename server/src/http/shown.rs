@@ -62,18 +62,20 @@ impl Shown {
     }
 
     async fn fresh(&self, job: &Arc<Job>, step: u64) -> Arc<Sheet> {
-        let known = || {
-            let kept = lock(&self.kept).get(&job.name).cloned();
-            kept.filter(|k| k.digest == job.digest && (k.step == step || k.made.elapsed() < FRESH))
-        };
-        if let Some(kept) = known() {
+        let known = || lock(&self.kept).get(&job.name).filter(|kept| kept.digest == job.digest).cloned();
+        let fresh = || known().filter(|kept| kept.step == step || kept.made.elapsed() < FRESH);
+        if let Some(kept) = fresh() {
             return kept.sheet;
         }
         let permit = self.one.clone().acquire_owned().await.expect("never closed");
-        if let Some(kept) = known() {
+        if let Some(kept) = fresh() {
             return kept.sheet; // made while this look waited
         }
         if self.assembler.is_crowded() {
+            // Older rows, which say their step, are better than none.
+            if let Some(kept) = known() {
+                return kept.sheet;
+            }
             return message("The CPU threads are busy with batches; rows are shown when they are not.");
         }
         let (assembler, memory) = (self.assembler.clone(), self.memory.clone());

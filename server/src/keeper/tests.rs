@@ -2,6 +2,7 @@
 
 mod durable;
 mod rounds;
+mod stretches;
 mod turns;
 
 use super::record::Record;

@@ -1,16 +1,15 @@
 //! The page of one job.
 
-use super::format::{Count, Many, Percent, Rate, Time};
+use super::format::{Count, Many, Percent, Rate};
 use super::html::Html;
 use super::overview::{drift, percent};
 use super::{Group, JobPage, LastBatch, Mixture, Trainer, Verdict, View, parts, quoted};
-use std::time::Duration;
 
 /// Streams that are listed.
 const MOST_STREAMS: usize = 64;
 /// Ranks that are listed.
 const MOST_TRAINERS: usize = 64;
-/// Groups that are listed, those with the largest shares first.
+/// Groups that are listed: those with the largest shares where there are more.
 const MOST_GROUPS: usize = 64;
 /// Width and height of a group's plot in units of its own.
 const PLOT: (f64, f64) = (120.0, 30.0);
@@ -31,8 +30,9 @@ impl JobPage {
         parts::verdict(&mut html, &Verdict::of(job, &self.server));
         html.put("<section aria-label=\"speed\">");
         if let Some(shares) = job.lately.shares() {
-            html.put("<h2>Who waits for whom, last ");
-            html.text(Time(Duration::from_secs(job.lately.seconds.round() as u64))).put("</h2>");
+            html.put("<h2>What streams waited for, last ")
+                .text(format_args!("{:.0} s", job.lately.seconds))
+                .put("</h2>");
             parts::shares(&mut html, shares);
         }
         parts::numbers(&mut html, job);
@@ -69,7 +69,7 @@ fn trainers(html: &mut Html, trainers: &[Trainer]) {
     );
     html.put("<th scope=\"col\" class=\"num\">in all</th><th scope=\"col\" class=\"num\">steps</th></tr></thead><tbody>");
     for trainer in trainers.iter().take(MOST_TRAINERS) {
-        html.put("<tr><th scope=\"row\">").text(trainer.rank).put("</th><td class=\"part\">");
+        html.put("<tr><th scope=\"row\">").text(trainer.rank).put("</th><td class=\"spent\">");
         let lately = trainer.lately.map_or("no report".into(), |share| Percent(share).to_string());
         parts::meter(html, trainer.lately.unwrap_or(0.0), "making", &lately);
         html.put("<small>")
@@ -115,7 +115,9 @@ fn mixture(html: &mut Html, mixture: &Mixture, path: &str) {
     }
     html.put("<th scope=\"col\">over steps</th></tr></thead><tbody>");
     let mut groups: Vec<&Group> = mixture.groups.iter().collect();
-    groups.sort_by(|a, b| b.now.total_cmp(&a.now));
+    if groups.len() > MOST_GROUPS {
+        groups.sort_by(|a, b| b.asked.total_cmp(&a.asked));
+    }
     let most = groups.iter().flat_map(|g| &g.track).map(|(a, s)| a.max(s.unwrap_or(0.0))).fold(0.0, f64::max);
     for group in groups.iter().take(MOST_GROUPS) {
         self::group(html, group, most, losses);

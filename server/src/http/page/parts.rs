@@ -153,7 +153,7 @@ pub(super) fn numbers(html: &mut Html, job: &Job) {
         ("epoch", format!("{:.2}", job.epoch)),
         ("batches/s", per(lately.batches)),
         ("rows/s", per(lately.rows)),
-        ("per second", Bytes(rate(lately.bytes, lately.seconds)).to_string()),
+        ("bytes/s", Bytes(rate(lately.bytes, lately.seconds)).to_string()),
         ("ranks", worlds),
     ];
     html.put("<dl class=\"numbers\">");
@@ -184,7 +184,7 @@ fn worlds(streams: &[View]) -> String {
 
 /// Streams and what each waits for. `named`: with their jobs.
 pub(super) fn streams(html: &mut Html, streams: &[&View], named: bool, most: usize) {
-    html.put("<table class=\"streams\"><thead><tr><th scope=\"col\">stream</th><th scope=\"col\">waits</th>");
+    html.put("<table class=\"streams\" role=\"table\"><thead><tr><th scope=\"col\">stream</th><th scope=\"col\">waits</th>");
     html.put("<th scope=\"col\">share of its time</th><th scope=\"col\" class=\"num\">step</th></tr></thead><tbody>");
     for view in streams.iter().take(most) {
         stream(html, view, named);
@@ -197,7 +197,8 @@ pub(super) fn streams(html: &mut Html, streams: &[&View], named: bool, most: usi
 
 fn stream(html: &mut Html, view: &View, named: bool) {
     let who = &view.who;
-    html.put("<tr><th scope=\"row\">");
+    // Roles: the narrow page lays these out in a grid, after which browsers no longer take them for a table.
+    html.put("<tr role=\"row\"><th scope=\"row\" role=\"rowheader\">");
     if named {
         html.put("<a").attr("href", format_args!("/jobs/{}", super::quoted(&who.job))).put(">");
         html.text(&who.job).put("</a> ");
@@ -207,21 +208,24 @@ fn stream(html: &mut Html, view: &View, named: bool) {
         "StreamBatches" => {}
         call => drop(html.text(call).put(" ")),
     }
-    if !who.replica.is_empty() {
-        html.put("<bdi>").text(&who.replica).put("</bdi> ");
+    if !["", "0"].contains(&&*who.replica) {
+        html.put("replica <bdi>").text(&who.replica).put("</bdi> ");
     }
     html.text(format_args!("{}, {}", Many(view.batches as usize, "batch"), Time(view.age)));
     html.put("</small></th>");
     let (wait, since) = view.wait;
     let (name, whom) = WAITS[wait as usize];
-    html.put("<td class=\"waits\">").text(whom).put("<small>").text(format_args!("{name} {}", Time(since)));
-    html.put("</small></td><td class=\"part\">");
+    html.put("<td role=\"cell\" class=\"waits\">")
+        .text(whom)
+        .put("<small>")
+        .text(format_args!("{name} {}", Time(since)));
+    html.put("</small></td><td role=\"cell\" class=\"spent\">");
     let all: f64 = view.seconds.iter().sum();
     let shares = view.seconds.map(|spent| if all > 0.0 { spent / all } else { 0.0 });
     bar(html, shares);
     let [making, barrier, sending] = shares.map(Percent);
     html.put("<small>").text(format_args!("{making} / {barrier} / {sending}")).put("</small></td>");
-    html.put("<td class=\"num\">").text(Count(view.step)).put("</td></tr>");
+    html.put("<td role=\"cell\" class=\"num\" data-name=\"step\">").text(Count(view.step)).put("</td></tr>");
 }
 
 /// Problems, the newest first.
