@@ -14,11 +14,12 @@ import urllib.request
 SECONDS = 120
 #: Milliseconds of a page's own clock: longer than every request of it.
 BUDGET = 4000
-#: Looks at everything that is shown, in a page that is `width` wide, and writes what it finds into the title of the frame's host.
+#: Looks at every text that is shown and tells the page around the frame: the width of all, texts that are outside, hidden or
+#: tiny, texts that do not stand out (WCAG: 4.5 to 1), how many there are, and the colour of the paper.
 MEASURE = """
 <script>
 addEventListener('load', () => setTimeout(() => {
-  const found = {width: document.documentElement.scrollWidth, clipped: [], pale: []};
+  const found = {width: document.documentElement.scrollWidth, clipped: [], pale: [], texts: 0, paper: []};
   const channel = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
   const light = c => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
   const numbers = c => (c.match(/[\\d.]+/g) || []).map(Number);
@@ -29,10 +30,12 @@ addEventListener('load', () => setTimeout(() => {
     }
     return [255, 255, 255];
   };
+  found.paper = behind(document.body).slice(0, 3);
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const text = walk.currentNode.data.trim(), parent = walk.currentNode.parentElement;
     if (!text || parent.closest('script') || parent.closest('.groups thead, .streams thead')) continue;
+    found.texts += 1;
     const range = document.createRange();
     range.selectNodeContents(walk.currentNode);
     const box = range.getBoundingClientRect();
@@ -63,8 +66,9 @@ class Mirror:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
         self.port = self.server.server_address[1]
-        self.frames = {}
+        self.frames, self.replaced = {}, {}
 
     def __enter__(self):
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -86,6 +90,8 @@ class Mirror:
         request.wfile.write(body)
 
     def fetch(self, path):
+        if path in self.replaced:
+            return "text/html; charset=utf-8", self.replaced[path].replace("</body>", MEASURE + "</body>").encode(), 200
         try:
             with urllib.request.urlopen(self.address + path, timeout=30) as answer:
                 kind, body, status = answer.headers["Content-Type"], answer.read(), answer.status

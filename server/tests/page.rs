@@ -216,7 +216,7 @@ async fn rows_of_tokens_are_shown_as_ids() {
     let spec = v1::JobSpec {
         groups: vec![v1::GroupSpec { group: "pics".into(), ..Default::default() }],
         global_batch: 8,
-        tokens: Some(v1::TokensSpec { seq_len: 16, ..Default::default() }),
+        tokens: Some(v1::TokenSpec { seq_len: 16, ..Default::default() }),
         ..Default::default()
     };
     let client = site.server.open(&spec).await;

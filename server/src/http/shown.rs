@@ -45,8 +45,7 @@ impl Shown {
 
     /// The rows of `step` of a job if they are kept.
     pub fn kept(&self, job: &Job, step: u64) -> Option<Arc<Sheet>> {
-        let kept = lock(&self.kept).get(&job.name).cloned()?;
-        (kept.digest == job.digest && kept.step == step).then_some(kept.sheet)
+        self.known(job).filter(|kept| kept.step == step).map(|kept| kept.sheet)
     }
 
     /// The rows of the last step of a job, or of one that was the last a few seconds ago, or why there are none.
@@ -57,13 +56,20 @@ impl Shown {
         }
         match tokio::time::timeout(PATIENCE, self.fresh(job, step)).await {
             Ok(sheet) => sheet,
-            Err(_) => message("Making these rows once more takes longer than a few seconds; look again."),
+            Err(_) => match self.known(job) {
+                Some(kept) => kept.sheet,
+                None => message("Making these rows once more takes longer than a few seconds; look again."),
+            },
         }
     }
 
+    /// What is kept of a job. Older rows, which say their step, are better than none.
+    fn known(&self, job: &Job) -> Option<Kept> {
+        lock(&self.kept).get(&job.name).filter(|kept| kept.digest == job.digest).cloned()
+    }
+
     async fn fresh(&self, job: &Arc<Job>, step: u64) -> Arc<Sheet> {
-        let known = || lock(&self.kept).get(&job.name).filter(|kept| kept.digest == job.digest).cloned();
-        let fresh = || known().filter(|kept| kept.step == step || kept.made.elapsed() < FRESH);
+        let fresh = || self.known(job).filter(|kept| kept.step == step || kept.made.elapsed() < FRESH);
         if let Some(kept) = fresh() {
             return kept.sheet;
         }
@@ -72,8 +78,7 @@ impl Shown {
             return kept.sheet; // made while this look waited
         }
         if self.assembler.is_crowded() {
-            // Older rows, which say their step, are better than none.
-            if let Some(kept) = known() {
+            if let Some(kept) = self.known(job) {
                 return kept.sheet;
             }
             return message("The CPU threads are busy with batches; rows are shown when they are not.");

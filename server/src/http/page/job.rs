@@ -106,7 +106,7 @@ fn mixture(html: &mut Html, mixture: &Mixture, path: &str) {
     }
     html.put("<table class=\"groups\" role=\"table\"><thead><tr><th scope=\"col\">group</th>");
     html.put(
-        "<th scope=\"col\" class=\"num\">asked now</th><th scope=\"col\" class=\"num\">asked, all steps</th>",
+        "<th scope=\"col\" class=\"num\">asked now</th><th scope=\"col\" class=\"num\">asked so far</th>",
     );
     html.put("<th scope=\"col\" class=\"num\">delivered</th><th scope=\"col\" class=\"num\">epochs</th>");
     let losses = mixture.groups.iter().any(|g| g.loss.is_some());
@@ -141,7 +141,7 @@ fn group(html: &mut Html, group: &Group, most: f64, losses: bool) {
     let served = group.served.map_or("–".into(), percent);
     let cells = [
         ("asked now", percent(group.now)),
-        ("asked, all steps", percent(group.asked)),
+        ("asked so far", percent(group.asked)),
         ("delivered", served),
         ("epochs", Rate(group.epochs).to_string()),
         ("loss", group.loss.map_or("–".into(), |loss| format!("{loss:.3}"))),
