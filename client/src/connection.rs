@@ -6,7 +6,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
-use std::{error::Error as StdError, time::Duration};
+use std::{
+    error::Error as StdError,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::timeout;
 use tonic::{
     body::Body,
@@ -65,6 +69,22 @@ fn chain(error: &dyn StdError) -> String {
         next = cause.source();
     }
     text
+}
+
+/// The connection that a stream uses, for whoever else may use it meanwhile.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line(Arc<Mutex<Option<Channel>>>);
+
+impl Line {
+    /// The connection, when there is one.
+    pub(crate) fn get(&self) -> Option<Channel> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another connection, or none.
+    pub(crate) fn set(&self, channel: Option<Channel>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = channel;
+    }
 }
 
 /// The body of a response whose head was good.

@@ -36,6 +36,7 @@ mod retry;
 mod status;
 mod stream;
 mod tokens;
+mod waits;
 mod watch;
 mod wire;
 

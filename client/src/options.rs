@@ -16,6 +16,7 @@ pub struct ClientOptions {
     pub(crate) frame_bytes: u32,
     pub(crate) window_bytes: u32,
     pub(crate) max_batch_bytes: u64,
+    pub(crate) tell_waits: Duration,
     pub(crate) name: String,
     pub(crate) token: Option<String>,
 }
@@ -33,6 +34,7 @@ impl Default for ClientOptions {
             frame_bytes: 256 << 10,
             window_bytes: 16 << 20,
             max_batch_bytes: 4 << 30,
+            tell_waits: Duration::from_secs(10),
             name: "mixfeed-client".into(),
             token: None,
         }
@@ -113,6 +115,13 @@ impl ClientOptions {
     /// Largest batch that is taken, in bytes over all tensors. Default 4 GiB.
     pub fn max_batch_bytes(mut self, bytes: u64) -> Self {
         self.max_batch_bytes = bytes;
+        self
+    }
+
+    /// How often a batch stream tells the server how long the trainer waited for it, on the stream's connection and in the
+    /// background; the server's dashboards and alerts show it. Zero turns it off. Default 10 s.
+    pub fn tell_waits(mut self, every: Duration) -> Self {
+        self.tell_waits = every;
         self
     }
 

@@ -3,8 +3,9 @@
 use crate::{
     Batch, Cursor, Error, EvalOptions, Replay, Resume, Start, StreamOptions,
     client::{Inner, Known, feed, other_digest},
-    connection::{self, Reply},
+    connection::{self, Line, Reply},
     retry::Retry,
+    waits::{Meter, Teller},
     wire::{Assembly, Event, Expect, Parser, Part, Pool},
 };
 use bytes::Bytes;
@@ -56,6 +57,8 @@ pub(crate) struct Reader {
     next_step: Option<u64>,
     cursor: Option<Cursor>,
     connection: Option<Connection>,
+    /// The last connection, until it fails.
+    line: Line,
     pool: Arc<Pool>,
     retry: Retry,
     /// Index of the endpoint to use, modulo their number.
@@ -101,6 +104,7 @@ impl Reader {
             next_step,
             cursor,
             connection: None,
+            line: Line::default(),
             pool: Arc::default(),
             retry,
             endpoint: endpoint as usize,
@@ -112,6 +116,14 @@ impl Reader {
             end: None,
             finished: false,
         }
+    }
+
+    /// Tells the server what the caller waits; `None` for what is no training.
+    pub(crate) fn teller(&self, meter: Meter) -> Option<Teller> {
+        let What::Train(stream) = &self.what else { return None };
+        let options = self.inner.options.clone();
+        meter.begins(self.next_step.unwrap_or_default());
+        Some(Teller::new(meter, self.line.clone(), options, self.job.clone(), stream.clone()))
     }
 
     pub(crate) fn cursor(&self) -> Option<&Cursor> {
@@ -138,6 +150,7 @@ impl Reader {
                 Ok(None) => self.finish(),
                 Err(error) => {
                     self.connection = None;
+                    self.line.set(None);
                     if let Err(error) = self.recover(error).await {
                         self.finish();
                         return Some(Err(error));
@@ -265,6 +278,7 @@ impl Reader {
         let late = |_| Error::Timeout { what: "the start of the stream".into(), after: idle };
         let reply = timeout(idle, reply).await.map_err(late)??;
         self.connections += 1;
+        self.line.set(Some(channel.clone()));
         tracing::debug!(job = self.job, address, next_step = self.next_step, "reading batches");
         Ok(Connection { reply, parser: Parser::default(), input: Bytes::new(), _channel: channel })
     }

@@ -4,7 +4,11 @@
 //! caller's runtime the connection and the copy would meet on different threads, frame by frame, and would hold up
 //! whatever else runs there.
 
-use crate::{Batch, Cursor, EndOfJob, Error, reader::Reader};
+use crate::{
+    Batch, Cursor, EndOfJob, Error,
+    reader::Reader,
+    waits::{Meter, Teller},
+};
 use futures_util::Stream;
 use std::{
     future::poll_fn,
@@ -59,6 +63,7 @@ pub struct BatchStream {
     stats: StreamStats,
     /// When the caller began to wait.
     since: Option<Instant>,
+    meter: Meter,
 }
 
 impl BatchStream {
@@ -71,9 +76,11 @@ impl BatchStream {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (sender, batches) = mpsc::channel(READY);
         let cursor = reader.cursor().cloned();
-        let body = move || runtime.block_on(receive(reader, &sender));
+        let meter = Meter::default();
+        let teller = reader.teller(meter.clone());
+        let body = move || runtime.block_on(run(reader, sender, teller));
         thread::Builder::new().name("mixfeed-batches".into()).spawn(body).map_err(failed)?;
-        Ok(BatchStream { batches, cursor, end: None, stats: StreamStats::default(), since: None })
+        Ok(BatchStream { batches, cursor, end: None, stats: StreamStats::default(), since: None, meter })
     }
 
     /// The next batch, as `StreamExt::next` and `?` give it. Dropping the future loses nothing.
@@ -102,10 +109,17 @@ impl BatchStream {
     }
 
     pub(crate) fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Batch, Error>>> {
-        let since = *self.since.get_or_insert_with(Instant::now);
+        let since = *self.since.get_or_insert_with(|| {
+            let now = Instant::now();
+            self.meter.asks(now);
+            now
+        });
         let handover = ready!(self.batches.poll_recv(context));
+        let now = Instant::now();
         self.since = None;
-        self.stats.waited += since.elapsed();
+        self.stats.waited += now - since;
+        let batch = handover.as_ref().and_then(|handover| handover.batch.as_ref());
+        self.meter.has(now, batch.and_then(|batch| batch.as_ref().ok()));
         let Some(Handover { batch, reconnects, end }) = handover else { return Poll::Ready(None) };
         self.stats.reconnects = reconnects;
         self.end = end;
@@ -117,6 +131,12 @@ impl BatchStream {
     }
 }
 
+impl Drop for BatchStream {
+    fn drop(&mut self) {
+        self.meter.left(Instant::now());
+    }
+}
+
 impl Stream for BatchStream {
     type Item = Result<Batch, Error>;
 
@@ -125,8 +145,20 @@ impl Stream for BatchStream {
     }
 }
 
+/// Receives, and tells meanwhile and at the end what the caller waited.
+async fn run(mut reader: Reader, sender: mpsc::Sender<Handover>, teller: Option<Teller>) {
+    let Some(mut teller) = teller else { return receive(&mut reader, &sender).await };
+    tokio::select! {
+        () = receive(&mut reader, &sender) => {}
+        () = teller.run() => {}
+    }
+    // The caller sees the end, and the server that nobody reads, before the last word.
+    drop((reader, sender));
+    teller.finish().await;
+}
+
 /// Receives until the end, an error, or until the caller has left.
-async fn receive(mut reader: Reader, sender: &mpsc::Sender<Handover>) {
+async fn receive(reader: &mut Reader, sender: &mpsc::Sender<Handover>) {
     loop {
         let batch = tokio::select! {
             batch = reader.next() => batch,

@@ -1,13 +1,15 @@
 //! Every metric: name, unit, meaning and buckets, in one place. Labels come from closed sets.
 
+mod of_job;
 mod series;
+
+pub use of_job::*;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use series::{Family, Kind};
-use std::collections::BTreeSet;
 use std::sync::{
-    Mutex, PoisonError,
+    OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 use std::time::Instant;
@@ -39,13 +41,47 @@ const ENTRIES: &str = "mixfeed_mixture_entries_total";
 const SHADOW_WEIGHT: &str = "mixfeed_mixture_shadow_weight_ratio";
 const LOSS: &str = "mixfeed_mixture_loss_nats";
 const STREAM_SECONDS: &str = "mixfeed_stream_seconds_total";
+const CLIENT_WAIT: &str = "mixfeed_client_wait_seconds_total";
+const CLIENT_ACTIVE: &str = "mixfeed_client_active_seconds_total";
+const CLIENT_STEPS: &str = "mixfeed_client_steps_total";
+const CLIENT_STEP: &str = "mixfeed_client_step";
+const VERSION: &str = "mixfeed_mixture_version";
+const HORIZON: &str = "mixfeed_mixture_horizon_step";
+const STATUS: &str = "mixfeed_mixture_status";
+const POOL_THREADS: &str = "mixfeed_pool_threads";
+const POOL_BUSY: &str = "mixfeed_pool_busy_threads";
+const POOL_WAITING: &str = "mixfeed_pool_waiting_tasks";
+const TASKS: &str = "mixfeed_runtime_tasks";
+const QUEUE: &str = "mixfeed_runtime_queue_tasks";
 
 /// Series of jobs: they end when their job is closed.
-const OF_JOBS: [Family; 1] = [(
-    STREAM_SECONDS,
-    Kind::Counter,
-    "seconds that batch streams waited: for blocks in the making, at a barrier, for their reader",
-)];
+const OF_JOBS: [Family; 22] = {
+    use Kind::{Counter, Gauge};
+    [
+        (BATCHES, Counter, "batches sent to the end, one per rank and step"),
+        (SAMPLES, Counter, "rows in those batches"),
+        (BYTES, Counter, "tensor bytes in those batches"),
+        (GROUP_SAMPLES, Counter, "training rows assembled per group"),
+        (GROUP_WEIGHT, Gauge, "share of the group that the mixture asks for, 0 to 1"),
+        (REPLACED, Counter, "bad records replaced by another one of their group"),
+        (DROPPED, Counter, "rows not served because they did not fill a last batch"),
+        (PADDED, Counter, "rows repeated to fill a last batch"),
+        (THINNED, Counter, "points left out to keep steps within max_points"),
+        (UNPAIRED, Counter, "rows copied because a class-restricted pairing found no partner"),
+        (REPORTS, Counter, "reports by outcome and reason"),
+        (ENTRIES, Counter, "entries appended to the mixture log, by kind of author"),
+        (SHADOW_WEIGHT, Gauge, "share of the group that a shadow estimator would ask for, 0 to 1"),
+        (LOSS, Gauge, "held-out loss of the group as last reported, nats per token"),
+        (STREAM_SECONDS, Counter, "seconds that batch streams waited, by what for"),
+        (CLIENT_WAIT, Counter, "seconds that trainers waited for batches, as they say"),
+        (CLIENT_ACTIVE, Counter, "seconds that trainers did something else, as they say"),
+        (CLIENT_STEPS, Counter, "batches that trainers took, as they say"),
+        (CLIENT_STEP, Gauge, "step that the trainer takes next, as it last said"),
+        (VERSION, Gauge, "entries of the mixture log"),
+        (HORIZON, Gauge, "first step that no stream has begun"),
+        (STATUS, Gauge, "1 for the state of the job's mixture, 0 for the others"),
+    ]
+};
 
 /// 100 us to 60 s in steps of about 2.5.
 const SECONDS: [f64; 15] =
@@ -60,50 +96,28 @@ pub fn install(numerics: &'static str) -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("seconds".into()), &SECONDS)?
         .install_recorder()?;
     describe();
+    process().describe();
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "numerics" => numerics).set(1.0);
     Ok(handle)
 }
 
 /// Everything as Prometheus reads it.
 pub fn render(handle: &PrometheusHandle) -> String {
+    process().collect();
     let mut text = handle.render();
     series::all().write(&OF_JOBS, &mut text);
     text
 }
 
-/// A job is opened: from now on it has series. Before its mixture tells anything.
-pub fn job_opened(job: &str) {
-    let mut series = series::all();
-    if series.open(job) {
-        for state in ["making", "barrier", "sending"] {
-            series.add(STREAM_SECONDS, job, &[("state", state)], 0.0);
-        }
-    }
-}
-
-/// A job was closed, or could not be opened: its series end.
-pub fn job_closed(job: &str) {
-    series::all().close(job);
-}
-
-/// Streams of a job waited in `state`, by its name.
-pub fn stream_seconds(job: &str, state: &'static str, seconds: f64) {
-    series::all().add(STREAM_SECONDS, job, &[("state", state)], seconds);
+/// Numbers of the process, by the names that they have everywhere.
+fn process() -> &'static metrics_process::Collector {
+    static PROCESS: OnceLock<metrics_process::Collector> = OnceLock::new();
+    PROCESS.get_or_init(metrics_process::Collector::default)
 }
 
 fn describe() {
     describe_gauge!(BUILD_INFO, "1; the labels say what runs");
     describe_histogram!(STAGE_SECONDS, Unit::Seconds, "time of one pairing block in a stage");
-    describe_counter!(BATCHES, "batches sent to the end, one per rank and step");
-    describe_counter!(SAMPLES, "rows in those batches");
-    describe_counter!(BYTES, Unit::Bytes, "tensor bytes in those batches");
-    describe_counter!(GROUP_SAMPLES, "rows assembled per group");
-    describe_gauge!(GROUP_WEIGHT, "share of the group that the mixture asks for, 0 to 1");
-    describe_counter!(REPLACED, "bad records replaced by another one of their group");
-    describe_counter!(DROPPED, "rows not served because they did not fill a last batch");
-    describe_counter!(PADDED, "rows repeated to fill a last batch");
-    describe_counter!(THINNED, "points left out to keep steps within max_points");
-    describe_counter!(UNPAIRED, "rows copied because a class-restricted pairing found no partner");
     describe_counter!(READ_BYTES, Unit::Bytes, "bytes of records read");
     describe_counter!(READS, "records read, by result");
     describe_counter!(RETRIES, "reads tried again after an I/O error");
@@ -113,10 +127,14 @@ fn describe() {
     describe_gauge!(MEMORY, Unit::Bytes, "memory promised to streams");
     describe_gauge!(MEMORY_LIMIT, Unit::Bytes, "most memory that may be promised to streams");
     describe_histogram!(FIRST_BATCH, Unit::Seconds, "from the request to the last byte of the first batch");
-    describe_counter!(REPORTS, "reports by outcome and reason");
-    describe_counter!(ENTRIES, "entries appended to the mixture log, by kind of author");
-    describe_gauge!(SHADOW_WEIGHT, "share of the group that a shadow estimator would ask for, 0 to 1");
-    describe_gauge!(LOSS, "held-out loss of the group as last reported, nats per token");
+    describe_gauge!(POOL_THREADS, "threads of the pool");
+    describe_gauge!(POOL_BUSY, "threads of the pool that are at work");
+    describe_gauge!(
+        POOL_WAITING,
+        "blocks (cpu) or runs of records (read) that wait for a thread of the pool"
+    );
+    describe_gauge!(TASKS, "tasks of the runtime that are alive");
+    describe_gauge!(QUEUE, "tasks that wait in the runtime's global queue");
     describe_counter!(REQUESTS, "calls by method and gRPC code");
     for end in StreamEnd::ALL {
         counter!(STREAMS_ENDED, "reason" => end.name()).absolute(0);
@@ -216,102 +234,9 @@ impl Drop for OpenStream {
     }
 }
 
-/// Job names that get series of their own in a process's life; clients choose names, so there must be an end.
-const MAX_JOBS: usize = 100;
-
-/// The label of a job: its name, or "other" when too many names were seen before it.
-fn job_label(job: &str) -> String {
-    static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if !seen.contains(job) {
-        if seen.len() >= MAX_JOBS {
-            return "other".into();
-        }
-        seen.insert(job.into());
-    }
-    job.into()
-}
-
-/// A batch was handed to the connection.
-pub fn delivered(job: &str, rows: u64, bytes: u64) {
-    let job = job_label(job);
-    counter!(BATCHES, "job" => job.clone()).increment(1);
-    counter!(SAMPLES, "job" => job.clone()).increment(rows);
-    counter!(BYTES, "job" => job).increment(bytes);
-}
-
 /// The first batch of a stream was handed to the connection.
 pub fn first_batch(since: Instant) {
     histogram!(FIRST_BATCH).record(since.elapsed().as_secs_f64());
-}
-
-/// Rows of a job's groups were assembled; groups beyond the first 64 count as "other".
-pub fn group_rows<'a>(rows: impl Iterator<Item = (&'a str, u64)>) {
-    for (i, (group, rows)) in rows.enumerate().filter(|(_, (_, rows))| *rows > 0) {
-        let group = if i < MAX_GROUPS { group } else { "other" };
-        counter!(GROUP_SAMPLES, "group" => group.to_owned()).increment(rows);
-    }
-}
-
-/// Shares of a job's groups, out of 2^32.
-pub fn weights<'a>(job: &str, shares: impl Iterator<Item = (&'a str, u64)>) {
-    for (group, share) in shares.take(MAX_GROUPS) {
-        let labels = [("job", job_label(job)), ("group", group.to_owned())];
-        gauge!(GROUP_WEIGHT, &labels).set(share as f64 / (1u64 << 32) as f64);
-    }
-}
-
-/// A report was answered; `outcome` and `reason` come from the contract.
-pub fn report(job: &str, outcome: &'static str, reason: &'static str) {
-    let outcome = outcome.trim_start_matches("REPORT_OUTCOME_").to_ascii_lowercase();
-    let reason = reason.trim_start_matches("REPORT_REASON_").to_ascii_lowercase();
-    counter!(REPORTS, "job" => job_label(job), "outcome" => outcome, "reason" => reason).increment(1);
-}
-
-/// An entry was appended to a job's log by `author` ("spec", "estimator:aioli", "operator:eve").
-pub fn entry(job: &str, author: &str) {
-    let author = author.split(':').next().unwrap_or(author).to_owned();
-    counter!(ENTRIES, "job" => job_label(job), "author" => author).increment(1);
-}
-
-/// What a shadow estimator would ask for.
-pub fn shadow<'a>(job: &str, estimator: &str, shares: impl Iterator<Item = (&'a str, f64)>) {
-    for (group, share) in shares.take(MAX_GROUPS) {
-        let estimator = estimator.to_owned();
-        let labels = [("job", job_label(job)), ("estimator", estimator), ("group", group.to_owned())];
-        gauge!(SHADOW_WEIGHT, &labels).set(share);
-    }
-}
-
-/// Held-out losses as they were last reported; NaN for none.
-pub fn losses<'a>(job: &str, losses: impl Iterator<Item = (&'a str, f64)>) {
-    for (group, loss) in losses.take(MAX_GROUPS) {
-        gauge!(LOSS, "job" => job_label(job), "group" => group.to_owned()).set(loss);
-    }
-}
-
-/// Groups of one job that get a series of their own.
-const MAX_GROUPS: usize = 64;
-
-/// Bad records were replaced.
-pub fn replaced(rows: u64) {
-    counter!(REPLACED).increment(rows);
-}
-
-/// Rows were copied because no partner was found.
-pub fn unpaired(rows: u64) {
-    counter!(UNPAIRED).increment(rows);
-}
-
-/// Points were left out to keep steps within their budget.
-pub fn thinned(points: u64) {
-    counter!(THINNED).increment(points);
-}
-
-/// A job ended with rows left over or repeated.
-pub fn leftovers(dropped: u64, padded: u64) {
-    counter!(DROPPED, "reason" => "last_batch").increment(dropped);
-    counter!(PADDED).increment(padded);
 }
 
 /// Records were read.
@@ -328,6 +253,19 @@ pub fn retry() {
 /// Open jobs.
 pub fn jobs(open: usize) {
     gauge!(JOBS).set(open as f64);
+}
+
+/// Threads of a pool, those at work, and tasks that wait for one.
+pub fn pool(pool: &'static str, threads: usize, busy: usize, waiting: usize) {
+    gauge!(POOL_THREADS, "pool" => pool).set(threads as f64);
+    gauge!(POOL_BUSY, "pool" => pool).set(busy as f64);
+    gauge!(POOL_WAITING, "pool" => pool).set(waiting as f64);
+}
+
+/// Tasks of the runtime, and those in its global queue.
+pub fn runtime(alive: usize, queued: usize) {
+    gauge!(TASKS).set(alive as f64);
+    gauge!(QUEUE).set(queued as f64);
 }
 
 /// Memory promised to streams, and its limit, in bytes.

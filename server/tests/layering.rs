@@ -66,6 +66,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("mixfeed_client", &["cli"]),
+    ("metrics_process", &["metrics"]),
     ("metrics_exporter_prometheus", &["metrics", "http"]),
     ("parquet", &["source"]),
     ("tiktoken_rs", &["source"]),

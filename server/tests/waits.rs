@@ -11,8 +11,9 @@ use mixfeed_server::config::Size;
 use mixfeed_server::live::{View, Wait};
 use mixfeed_server::source::{Index, Memory, Source, SourceError, TokenMemory};
 use mixfeed_server::{Sources, metrics};
-use stand::{Server, Watched, named, pictures, sources, spec, until};
+use stand::{Server, Watched, named, pictures, sources, spec};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// The scrape of this process.
 fn scrape() -> String {
@@ -26,6 +27,16 @@ fn counted(job: &str, wait: Wait) -> Option<f64> {
     let text = scrape();
     let line = text.lines().find_map(|line| line.strip_prefix(&series))?;
     Some(line.parse().unwrap())
+}
+
+/// Looks now and then: what is looked at needs the processor.
+async fn until(mut done: impl FnMut() -> bool) {
+    let late = Instant::now() + Duration::from_secs(60);
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    while !done() {
+        assert!(Instant::now() < late, "it never happened");
+        ticks.tick().await;
+    }
 }
 
 fn only(server: &Server) -> View {

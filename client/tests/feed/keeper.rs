@@ -22,6 +22,9 @@ pub struct State {
     pub lost: usize,
     /// Answer to every report of this kind.
     pub refuse: Option<(ReportKind, v1::ReportResponse)>,
+    /// What trainers said of their waits, and the answer to it if it is no OK.
+    pub stats: Vec<v1::ReportStatsRequest>,
+    pub stats_refusal: Option<Status>,
     /// Where each watch began.
     pub watches: Vec<u64>,
     /// Entries after which each watch ends.
@@ -191,6 +194,18 @@ impl MixtureService for Fake {
         let answer = self.keeper.count(request.into_inner());
         self.keeper.changed.send_modify(|n| *n += 1);
         answer.map(Response::new)
+    }
+
+    async fn report_stats(
+        &self,
+        request: Request<v1::ReportStatsRequest>,
+    ) -> Result<Response<v1::ReportStatsResponse>, Status> {
+        let mut state = self.keeper.state();
+        state.stats.push(request.into_inner());
+        match state.stats_refusal.clone() {
+            Some(refusal) => Err(refusal),
+            None => Ok(Response::new(v1::ReportStatsResponse {})),
+        }
     }
 
     async fn get_plan(

@@ -11,3 +11,4 @@ mod parts;
 mod proxy;
 mod resume;
 mod streams;
+mod waits;

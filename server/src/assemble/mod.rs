@@ -4,12 +4,14 @@
 //! the CPU pool. Rows of tokens are finished where they are read: copying them is all there is to do. Blocks are independent of each other: which server or thread makes them changes nothing.
 
 mod points;
+mod pool;
 mod replace;
 mod rows;
 mod slab;
 mod tokens;
 
 pub use points::{Mixed, Opened, SceneRow, open};
+pub use pool::Pool;
 pub use replace::{Refusal, Replaced, Sample};
 pub use rows::show;
 pub use slab::{Slab, Slabs};
@@ -29,6 +31,7 @@ use crate::plan::{
 use crate::rng::Stream;
 use crate::source::SourceError;
 use bytes::Bytes;
+use pool::{Readers, Work};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -167,7 +170,8 @@ impl std::iter::Sum for Extent {
 #[derive(Clone, Debug)]
 pub struct Assembler {
     pool: Arc<rayon::ThreadPool>,
-    readers: Arc<Semaphore>,
+    cpu: Arc<Work>,
+    readers: Readers,
     slabs: Slabs,
     /// Blocks that were given to the pool and are not made yet.
     queued: Arc<AtomicUsize>,
@@ -206,8 +210,9 @@ impl Assembler {
             // A thread that waits for its rows may begin another block meanwhile, and another on top of that.
             .stack_size(STACK)
             .build()?;
-        let readers = Arc::new(Semaphore::new(if readers == 0 { 8 } else { readers }));
-        Ok(Assembler { pool: Arc::new(pool), readers, slabs: Slabs::new(keep), queued: Arc::default() })
+        let readers = Readers::new(if readers == 0 { 8 } else { readers });
+        let (cpu, queued) = (Arc::default(), Arc::default());
+        Ok(Assembler { pool: Arc::new(pool), cpu, readers, slabs: Slabs::new(keep), queued })
     }
 
     /// Turns of one stream: enough to keep every thread busy while the next blocks are handed over (one more than threads
@@ -240,6 +245,11 @@ impl Assembler {
     /// CPU threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
+    }
+
+    /// How busy its pools are, by name.
+    pub fn pools(&self) -> [(&'static str, Pool); 2] {
+        [("cpu", self.cpu.pool(self.threads())), ("read", self.readers.pool())]
     }
 
     /// Bytes that making and keeping a block takes: (while it is made, until it was sent).
@@ -299,11 +309,12 @@ impl Assembler {
         }
         let encoded = self.read(&feed, &at).await?;
         Stage::Read.done(start);
+        let waiting = self.cpu.wait();
         let _turn = turns.acquire().await.expect("never closed");
         let (answer, made) = oneshot::channel();
         let (slabs, queued) = (self.slabs.clone(), Queued::new(&self.queued));
         self.pool.spawn(move || {
-            let _queued = queued;
+            let (_busy, _queued) = (waiting.begin(), queued);
             if answer.is_closed() {
                 return; // the client left
             }
@@ -326,7 +337,7 @@ impl Assembler {
         at: BlockAt,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Block, AssembleError> {
-        let reader = self.readers.clone().acquire_owned().await.expect("never closed");
+        let reader = self.readers.take().await;
         let slabs = self.slabs.clone();
         let made = tokio::task::spawn_blocking(move || {
             let _reader = reader;
@@ -341,7 +352,7 @@ impl Assembler {
             let (feed, readers) = (feed.clone(), self.readers.clone());
             let ids: Vec<SampleId> = run.iter().map(|p| p.id).collect();
             async move {
-                let permit = readers.acquire_owned().await.expect("never closed");
+                let permit = readers.take().await;
                 let run = tokio::task::spawn_blocking(move || {
                     let _permit = permit;
                     let limit = max_bytes(&feed);

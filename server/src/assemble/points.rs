@@ -83,7 +83,7 @@ pub(super) fn make(
 ) -> Result<Block, AssembleError> {
     let start = Instant::now();
     let (scenes, samples) = scenes(feed, rule, at, encoded)?;
-    replace::tally(&rule.tally, rule.max_bad_fraction, samples.iter())?;
+    replace::tally(&feed.job, &rule.tally, rule.max_bad_fraction, samples.iter())?;
     let start = Stage::Decode.done(start);
     let plan = plan(feed, rule, at, &samples);
     let made = mix(feed, rule, at, &plan, &scenes)?;
@@ -101,8 +101,11 @@ pub(super) fn make(
     let tensors = parts.sent.into_iter().map(|range| Piece::new(whole.slice(range))).collect();
     Stage::Checksum.done(start);
     rows::count(feed, &samples);
-    metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
-    metrics::thinned(made.thinned);
+    metrics::unpaired(
+        &feed.job,
+        plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
+    );
+    metrics::thinned(&feed.job, made.thinned);
     Ok(Block { tensors, plan, samples, extent, scenes: made.facts })
 }
 

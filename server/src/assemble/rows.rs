@@ -5,7 +5,7 @@ use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, read
 use crate::batch::{Piece, flags};
 use crate::decode::{Decoder, peek};
 use crate::exec;
-use crate::job::{Feed, Image, Place};
+use crate::job::{Feed, Image, Order, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{Plan, view};
 use rayon::prelude::*;
@@ -43,7 +43,7 @@ pub(super) fn make(
     let start = Instant::now();
     let mut clean = slabs.take(at.places.len() * image.format.raster.len());
     let samples = decode(feed, image, at, encoded, &mut clean)?;
-    replace::tally(&image.tally, image.max_bad_fraction, samples.iter())?;
+    replace::tally(&feed.job, &image.tally, image.max_bad_fraction, samples.iter())?;
     let start = Stage::Decode.done(start);
     let plan = plan(feed, image, at, &samples);
     let mut out = slabs.take(plan.rows.len() * image.bytes());
@@ -60,7 +60,10 @@ pub(super) fn make(
     let tensors = vec![Piece::new(out.freeze())];
     Stage::Checksum.done(start);
     count(feed, &samples);
-    metrics::unpaired(plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64);
+    metrics::unpaired(
+        &feed.job,
+        plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
+    );
     let extent = Extent { rows: plan.rows.len() as u64, ..Extent::default() };
     Ok(Block { tensors, plan, samples, extent, scenes: Vec::new() })
 }
@@ -135,9 +138,12 @@ fn plan(feed: &Feed, image: &Image, at: &BlockAt, samples: &[Sample]) -> Plan {
     planned(feed, at, samples, (mix, mix_stream, fields), (view.height, view.width))
 }
 
-/// Counts rows of each group.
+/// Counts rows of each group that are served for training: those are what a mixture is about.
 pub(super) fn count(feed: &Feed, samples: &[Sample]) {
+    if !matches!(feed.order, Order::Train(_)) {
+        return;
+    }
     let mut rows = vec![0; feed.groups.len()];
     samples.iter().for_each(|s| rows[s.id.group as usize] += 1);
-    metrics::group_rows(feed.groups.iter().map(|g| g.name.as_str()).zip(rows));
+    metrics::group_rows(&feed.job, feed.groups.iter().map(|g| g.name.as_str()).zip(rows));
 }

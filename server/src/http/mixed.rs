@@ -97,11 +97,9 @@ impl Mixtures {
 fn mixture(job: &Job) -> Result<Mixture, KeeperError> {
     let keeper = &job.keeper;
     let (view, horizon) = (keeper.view(), keeper.horizon());
-    let waiting = view.barrier.is_some_and(|barrier| barrier <= horizon);
-    let (entries, attempt, losses, state) = keeper.with(|course| {
-        (course.entries().to_vec(), course.attempt(), course.losses().to_vec(), course.status(waiting))
-    })?;
-    let sequence = &view.sequence;
+    let (entries, attempt, losses) =
+        keeper.with(|course| (course.entries().to_vec(), course.attempt(), course.losses().to_vec()))?;
+    let (state, sequence) = (keeper.status(), &view.sequence);
     let by_tokens = job.feed.tokens().is_some_and(|tokens| tokens.ragged());
     let covered = sequence.covered().unwrap_or(u64::MAX);
     let end = sequence.end_by(horizon).map_or(u64::MAX, |end| end.steps);
@@ -169,9 +167,7 @@ fn outcome(count: &v1::OutcomeCount) -> String {
 fn plot(job: &Job) -> Result<Plot, KeeperError> {
     let keeper = &job.keeper;
     let (view, horizon) = (keeper.view(), keeper.horizon());
-    let waiting = view.barrier.is_some_and(|barrier| barrier <= horizon);
-    let (entries, attempt, state) =
-        keeper.with(|course| (course.entries().to_vec(), course.attempt(), course.status(waiting)))?;
+    let (entries, attempt) = keeper.with(|course| (course.entries().to_vec(), course.attempt()))?;
     let rules = keeper.rules();
     let account = Account::new(&entries, &view.sequence, horizon);
     let mixture = |m: crate::keeper::MixtureAccount| v1::MixtureAccount {
@@ -185,7 +181,7 @@ fn plot(job: &Job) -> Result<Plot, KeeperError> {
     let stands = v1::GetMixtureResponse {
         horizon,
         version: entries.len() as u64,
-        status: state.into(),
+        status: keeper.status().into(),
         attempt,
         groups: rules.groups.clone(),
         tasks: rules.tasks.clone(),

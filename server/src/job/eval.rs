@@ -33,6 +33,7 @@ pub(super) fn feed(job: &Job, group: &str, batch: u32, pad: bool, held_out: bool
     };
     check.finish()?;
     Ok(Feed {
+        job: job.name.clone(),
         classes: feed.classes.clone(),
         order: Order::Eval {
             spans: chosen.into_iter().map(|g| (g, groups[g as usize].len())).collect(),

@@ -209,6 +209,8 @@ impl Pipeline {
 /// A batch sequence: what is shown, in which order, how it is mixed and what it looks like.
 #[derive(Debug)]
 pub struct Feed {
+    /// Name of its job.
+    pub job: String,
     /// Groups.
     pub groups: Vec<JobGroup>,
     /// Class names.

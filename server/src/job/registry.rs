@@ -104,7 +104,6 @@ impl Jobs {
         let mut open = self.lock();
         open.remove(name).ok_or_else(|| unknown(name, &open))?;
         metrics::jobs(open.len());
-        metrics::weights(name, job.feed.groups.iter().map(|g| (g.name.as_str(), 0)));
         metrics::job_closed(name);
         job.closed.send_replace(true);
         tracing::info!(job = name, "job closed");

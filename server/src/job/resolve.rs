@@ -119,7 +119,7 @@ pub fn resolve(
     let mix_block = u64::from(spec.mix_block.min(batch));
     let order = Order::Train(live.clone());
     let sequence = sequence();
-    let feed = Feed { groups, classes, order, mix_block, pipeline };
+    let feed = Feed { job: name.into(), groups, classes, order, mix_block, pipeline };
     Ok(Draft { name: name.into(), digest, spec, feed, held, rules, sequence, live })
 }
 

@@ -251,16 +251,6 @@ impl Course {
         self.frozen || self.stale_rounds >= STALE_ROUNDS
     }
 
-    /// State of learning; `waiting`: whether somebody stands at the barrier.
-    pub fn status(&self, waiting: bool) -> v1::MixtureStatus {
-        match () {
-            () if self.rules.learner.is_none() => v1::MixtureStatus::Given,
-            () if waiting => v1::MixtureStatus::Waiting,
-            () if self.degraded() => v1::MixtureStatus::Degraded,
-            () => v1::MixtureStatus::Serving,
-        }
-    }
-
     /// A stream wants to serve `step`: plans on as far as that takes, unless reports must come first.
     ///
     /// # Errors

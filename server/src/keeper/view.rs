@@ -17,6 +17,8 @@ pub struct View {
     pub barrier: Option<u64>,
     /// Entries of the log.
     pub version: u64,
+    /// Whether the weights stay for want of usable evidence.
+    pub degraded: bool,
     /// The last segments, for what is due.
     segments: Vec<Segment>,
 }
@@ -28,6 +30,7 @@ impl View {
             branch: course.branch(),
             barrier: course.barrier(),
             version: course.entries().len() as u64,
+            degraded: course.degraded(),
             segments: course.recent(),
         }
     }

@@ -114,7 +114,7 @@ impl Mixture {
                 entry: seq.and_then(|seq| course.entry(seq)).cloned(),
                 horizon,
                 version: course.entries().len() as u64,
-                status: course.status(view.barrier.is_some_and(|b| b <= horizon)).into(),
+                status: keeper.status().into(),
                 attempt: course.attempt(),
                 reports: Vec::new(),
                 shadows: course.shadows(),
@@ -228,6 +228,13 @@ impl v1::mixture_service_server::MixtureService for Mixture {
         request: Request<v1::ReportRequest>,
     ) -> Result<Response<v1::ReportResponse>, Status> {
         answer("Report", self.take(request.into_inner()).await)
+    }
+
+    async fn report_stats(
+        &self,
+        request: Request<v1::ReportStatsRequest>,
+    ) -> Result<Response<v1::ReportStatsResponse>, Status> {
+        answer("ReportStats", super::stats::take(&self.0, &request.into_inner()))
     }
 
     async fn get_plan(

@@ -4,6 +4,7 @@ mod feed;
 mod mixture;
 mod sample;
 mod serve;
+mod stats;
 pub mod status;
 mod streams;
 mod watching;

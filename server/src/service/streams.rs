@@ -21,7 +21,7 @@ const MAX_REQUEST: usize = 64 << 10;
 /// A request that is not complete by then is given up.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Steps beyond this are refused: 2^40 steps outlast any trainer, and positions stay far from overflow.
-const MAX_STEP: u64 = 1 << 40;
+pub(super) const MAX_STEP: u64 = 1 << 40;
 
 /// The calls that are answered with batch parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,7 +286,7 @@ fn check_receipt(job: &Job, receipt: &v1::Receipt) -> Result<(), JobError> {
     Ok(())
 }
 
-fn check_rank(feed: &Feed, rank: u32, world_size: u32) -> Result<(), Status> {
+pub(super) fn check_rank(feed: &Feed, rank: u32, world_size: u32) -> Result<(), Status> {
     let legal = feed.world_sizes();
     if legal.binary_search(&world_size).is_err() {
         let legal = legal.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

@@ -159,7 +159,7 @@ impl Sender<'_> {
     ) -> Result<(StreamEnd, Status), Gone> {
         // Once a job, not once a rank or reconnect.
         if self.ask.training && self.ask.rank == 0 && self.ask.from < steps {
-            metrics::leftovers(dropped_rows, padded_rows);
+            metrics::leftovers(&self.ask.job.name, dropped_rows, padded_rows);
         }
         self.part(Part::EndOfJob(v1::EndOfJob { steps, dropped_rows, padded_rows })).await?;
         Ok((StreamEnd::Complete, Status::ok("")))
