@@ -136,6 +136,7 @@ def title(document):
     return html.unescape(re.search(r"<title>(.*?)</title>", document, re.S)[1])
 
 
-def screenshot(address, file, width, height, scheme="light"):
+def screenshot(address, file, width, height, scheme="light", scale=1):
     """A picture of a page."""
-    chromium(address, f"--screenshot={file}", f"--window-size={width},{height}", scheme=scheme)
+    flags = [f"--screenshot={file}", f"--window-size={width},{height}", f"--force-device-scale-factor={scale}"]
+    chromium(address, *flags, scheme=scheme)

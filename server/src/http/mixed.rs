@@ -122,7 +122,6 @@ fn mixture(job: &Job) -> Result<Mixture, KeeperError> {
     let reports = keeper.outcomes().iter().map(|count| (outcome(count), count.reports)).collect();
     Ok(Mixture {
         status: status(state),
-        degraded: state == v1::MixtureStatus::Degraded,
         estimator: rules.learner.as_ref().map(|learner| learner.name.clone()).unwrap_or_default(),
         version: view.version,
         horizon,

@@ -1,7 +1,7 @@
 //! Gathers what pages show: from open jobs, the ledger of streams, samples and logs.
 
 use super::mixed::Mixtures;
-use super::page::{Job as Shown, JobPage, Mixture, Overview, Server};
+use super::page::{Job as Shown, JobPage, Mixture, Overview, Server, TRAINING};
 use super::sample::{History, Look};
 use super::sheet::Sheet;
 use crate::assemble::Assembler;
@@ -19,8 +19,6 @@ use tokio::sync::watch;
 const JOBS: usize = 1_000;
 /// Jobs whose mixture is looked at for one page.
 const MIXTURES: usize = 40;
-/// The call that feeds trainers.
-const TRAINING: &str = "StreamBatches";
 
 /// Says whether somebody with these credentials (the value of `Authorization`) may see the page.
 #[derive(Clone)]

@@ -22,6 +22,9 @@ use std::time::Duration;
 /// Looks of every page; has no texts.
 pub const STYLE: &str = include_str!("style.css");
 
+/// The call that feeds trainers; others read eval sets, or a batch again.
+pub const TRAINING: &str = "StreamBatches";
+
 /// Seconds until a page that follows asks again.
 pub const REFRESH: u64 = 5;
 
@@ -89,8 +92,6 @@ pub struct Trainer {
 pub struct Mixture {
     /// "given", "serving", "waiting for reports", ...
     pub status: &'static str,
-    /// Whether the estimator has had no evidence for long.
-    pub degraded: bool,
     /// Name of the estimator; "" when weights are given.
     pub estimator: String,
     /// Entries of the log.

@@ -54,14 +54,18 @@ impl Overview {
 fn sentence(verdicts: &[Verdict]) -> String {
     let count = |of: fn(&Verdict) -> bool| verdicts.iter().filter(|v| of(v)).count();
     let troubled = count(Verdict::troubles);
+    let held = count(|v| matches!(v, Verdict::Barrier(_)));
     let read = count(|v| *v != Verdict::Idle);
-    match (verdicts.len(), troubled, read) {
-        (0, _, _) => "No job is open".into(),
-        (all, _, 0) => format!("{}, nobody reads", Many(all, "job")),
-        (1, 0, _) => "The trainer is not starved".into(),
-        (1, _, _) => "The trainer is not fed".into(),
-        (_, 0, read) => format!("No trainer is starved, {} read", Many(read, "job")),
-        (_, troubled, read) => format!("{troubled} of {} not fed", Many(read, "job")),
+    let jobs = Many(read, "job");
+    match (verdicts, troubled, held) {
+        ([], _, _) => "No job is open".into(),
+        (all, _, _) if read == 0 => format!("{}, nobody reads", Many(all.len(), "job")),
+        ([one], 1, _) => format!("The trainer is {}", one.word().to_lowercase()),
+        ([_], _, 1) => "The trainer is at a barrier".into(),
+        ([_], _, _) => "The trainer is not starved".into(),
+        (_, 0, 0) => format!("No trainer is starved: {jobs} read"),
+        (_, 0, held) => format!("No trainer is starved, {held} of {jobs} at a barrier"),
+        (_, troubled, _) => format!("{troubled} of {jobs} starved or stuck"),
     }
 }
 
@@ -140,5 +144,6 @@ fn server(html: &mut Html, server: &Server) {
         html.put("<b>").text(format_args!("{blocks:.2}")).put("</b></li>");
     }
     html.put("</ul><p><small>").text(Many(server.threads, "CPU thread"));
-    html.put("; reading does not need one</small></p></div></div></section>");
+    html.text(format_args!("; reading does not need one · last {:.0} s", server.window));
+    html.put("</small></p></div></div></section>");
 }

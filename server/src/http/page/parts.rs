@@ -2,7 +2,7 @@
 
 use super::format::{Bytes, Count, Many, Percent, Rate, Time};
 use super::html::Html;
-use super::{Job, Moment, REFRESH, Server, Verdict, View, Wait};
+use super::{Job, Moment, REFRESH, Server, TRAINING, Verdict, View, Wait};
 use crate::live::Problem;
 use std::time::Duration;
 
@@ -204,9 +204,8 @@ fn stream(html: &mut Html, view: &View, named: bool) {
         html.text(&who.job).put("</a> ");
     }
     html.text(format_args!("rank {}/{}", who.rank, who.world_size)).put("<small>");
-    match who.call {
-        "StreamBatches" => {}
-        call => drop(html.text(call).put(" ")),
+    if who.call != TRAINING {
+        html.text(who.call).put(" ");
     }
     if !["", "0"].contains(&&*who.replica) {
         html.put("replica <bdi>").text(&who.replica).put("</bdi> ");

@@ -122,7 +122,7 @@ fn a_page_says_whether_a_trainer_starves_and_by_what() {
         said(|_| {}),
         "Starved: streams wait 75 % of the time for batches in the making, 94 % of it decode"
     );
-    assert_eq!(said(|job| job.streams.clear()), "Nobody reads: no stream is open");
+    assert_eq!(said(|job| job.streams.clear()), "Nobody reads: no stream of its batches is open");
     assert_eq!(said(|job| job.lately = Moment::default()), "Begins: no sample yet");
     assert_eq!(
         said(|job| job.lately.spent = [0.0, 1.0, 99.0]),
@@ -140,6 +140,8 @@ fn a_page_says_whether_a_trainer_starves_and_by_what() {
         said(|job| job.streams[1].wait = (Wait::Sending, Duration::from_secs(90))),
         "Stuck: rank 1 has taken nothing for 1 min 30 s"
     );
+    let eval = said(|job| job.streams.iter_mut().for_each(|s| s.who.call = "StreamEvalSet"));
+    assert!(eval.starts_with("Nobody reads"), "{eval}");
     // What trainers say of themselves goes before what the server sees.
     let told =
         |job: &mut Job, lately| job.trainers = vec![Trainer { lately: Some(lately), ..Trainer::default() }];
@@ -150,6 +152,23 @@ fn a_page_says_whether_a_trainer_starves_and_by_what() {
     told(&mut slow, 0.5);
     let Verdict::Starved(why) = Verdict::of(&slow, &server()) else { panic!("it waits half of its time") };
     assert_eq!(why, "the trainer waits 50 % of the time, but batches lie ready: network or client");
+}
+
+#[test]
+fn the_heading_sums_up() {
+    let heading = |spent: &[[f64; 3]]| {
+        let html =
+            overview(spent.iter().map(|spent| Job { trainers: Vec::new(), ..job("a", 2, *spent) }).collect())
+                .html();
+        html.split("<h1>").nth(1).and_then(|rest| rest.split("</h1>").next()).map(str::to_owned)
+    };
+    let (starved, held, fed) = ([9.0, 0.0, 1.0], [0.0, 9.0, 1.0], [0.0, 0.0, 1.0]);
+    assert_eq!(heading(&[starved]).as_deref(), Some("The trainer is starved"));
+    assert_eq!(heading(&[held]).as_deref(), Some("The trainer is at a barrier"));
+    assert_eq!(heading(&[fed]).as_deref(), Some("The trainer is not starved"));
+    assert_eq!(heading(&[fed, fed]).as_deref(), Some("No trainer is starved: 2 jobs read"));
+    assert_eq!(heading(&[fed, held]).as_deref(), Some("No trainer is starved, 1 of 2 jobs at a barrier"));
+    assert_eq!(heading(&[starved, fed, held]).as_deref(), Some("1 of 3 jobs starved or stuck"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the numbers mean: whether a trainer starves, by what, and whether the mixture is what was asked for.
 
 use super::format::{Percent, Time};
-use super::{Job, Mixture, Server, Wait};
+use super::{Job, Mixture, Server, TRAINING, Wait};
 use std::time::Duration;
 
 /// Share of its time that a fed trainer waits at most.
@@ -33,11 +33,12 @@ pub enum Verdict {
 impl Verdict {
     /// Of a job on a server.
     pub fn of(job: &Job, server: &Server) -> Verdict {
-        if job.streams.is_empty() {
+        let training = || job.streams.iter().filter(|view| view.who.call == TRAINING);
+        if training().next().is_none() {
             return Verdict::Idle;
         }
         let longest = |wait: Wait| {
-            let held = job.streams.iter().filter(|s| s.wait.0 == wait && s.wait.1 >= STUCK);
+            let held = training().filter(|s| s.wait.0 == wait && s.wait.1 >= STUCK);
             held.max_by_key(|s| s.wait.1).map(|s| (s.who.rank, Time(s.wait.1)))
         };
         if let Some((_, time)) = longest(Wait::Barrier) {
@@ -80,7 +81,7 @@ impl Verdict {
     /// The rest of the sentence.
     pub fn why(&self) -> &str {
         match self {
-            Verdict::Idle => "no stream is open",
+            Verdict::Idle => "no stream of its batches is open",
             Verdict::New => "no sample yet",
             Verdict::Fed(why) | Verdict::Starved(why) | Verdict::Barrier(why) | Verdict::Stuck(why) => why,
         }
