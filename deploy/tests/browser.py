@@ -19,7 +19,7 @@ BUDGET = 4000
 MEASURE = """
 <script>
 addEventListener('load', () => setTimeout(() => {
-  const found = {width: document.documentElement.scrollWidth, clipped: [], pale: [], texts: 0, paper: []};
+  const found = {given: innerWidth, width: document.documentElement.scrollWidth, clipped: [], pale: [], texts: 0, paper: []};
   const channel = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
   const light = c => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
   const numbers = c => (c.match(/[\\d.]+/g) || []).map(Number);
@@ -110,7 +110,7 @@ class Mirror:
         paper = {"light": "#fff", "dark": "#000"}[scheme]
         style = f"html{{color-scheme:{scheme}}}body{{margin:0;display:flex;gap:16px;align-items:flex-start;background:{paper}}}"
         style += "iframe{border:0;flex:none}"
-        script = "addEventListener('message', e => { document.title += e.data })"
+        script = "addEventListener('message', e => { document.querySelector('title').append(e.data + '\\n') })"
         page = f"<!doctype html><title></title><style>{style}</style>{''.join(each)}<script>{script}</script>"
         self.frames[f"/{name}"] = page
         return f"http://127.0.0.1:{self.port}/{name}"
