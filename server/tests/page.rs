@@ -161,7 +161,7 @@ async fn a_page_shows_who_reads_and_what_was_sent() {
         overview.contains("<a href=\"/jobs/job\">job</a> rank 0/1<small>replica <bdi>7</bdi>"),
         "{overview}"
     );
-    assert!(overview.contains("pictures 33 × 45 · batch 12 · 1 group"), "{overview}");
+    assert!(overview.contains("pictures 33 × 45 · batch 12 · 3 groups"), "{overview}");
     let page = site.says("/jobs/job", "<ul class=\"thumbs\">").await.text();
     let (step, columns, width, rows) = thumbs(&page);
     assert_eq!((columns, width, rows), (4, 90, 3), "a pairing block of 3 rows of 45 columns, twice as large");
@@ -243,7 +243,7 @@ async fn a_look_counts_nothing_and_tells_what_is_bad() {
     let counted = || job.feed.image().unwrap().tally.add(0, 0, 0.0);
     let before = counted();
     let page = site.says("/jobs/job", "The last batch is not shown: it cannot be made: record").await.text();
-    assert!(page.contains("all 16 tried in its place"), "{page}");
+    assert!(page.contains("tried in its place"), "{page}");
     assert_eq!(counted(), before);
 }
 
