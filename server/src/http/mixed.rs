@@ -153,13 +153,11 @@ fn group(job: &Job, g: usize, track: &[Stretch], known: Group, by_tokens: bool) 
 /// "accepted", "rejected (not_finite)".
 fn outcome(count: &v1::OutcomeCount) -> String {
     let outcome = count.outcome().as_str_name().trim_start_matches("REPORT_OUTCOME_").to_lowercase();
-    match count.reason() {
-        v1::ReportReason::Unspecified => outcome,
-        reason => {
-            let reason = reason.as_str_name().trim_start_matches("REPORT_REASON_").to_lowercase();
-            format!("{outcome} ({reason})")
-        }
+    let reason = count.reason();
+    if reason == v1::ReportReason::Unspecified {
+        return outcome;
     }
+    format!("{outcome} ({})", reason.as_str_name().trim_start_matches("REPORT_REASON_").to_lowercase())
 }
 
 /// Weights, losses and realised shares over all steps, as `mixfeed mixture --plot` draws them.

@@ -22,7 +22,9 @@ const MIXTURES: usize = 40;
 
 /// Says whether somebody with these credentials (the value of `Authorization`) may see the page.
 #[derive(Clone)]
-pub struct Access(Arc<dyn Fn(Option<&str>) -> bool + Send + Sync>);
+pub struct Access(Arc<Leave>);
+
+type Leave = dyn Fn(Option<&str>) -> bool + Send + Sync;
 
 impl Access {
     /// Asks `allows` each time.

@@ -14,6 +14,9 @@ const MOST_GROUPS: usize = 64;
 /// Width and height of a group's plot in units of its own.
 const PLOT: (f64, f64) = (120.0, 30.0);
 
+/// Shares of a stretch of steps: asked for, served.
+type At = (f64, Option<f64>);
+
 impl JobPage {
     /// As HTML.
     pub fn html(&self) -> String {
@@ -164,8 +167,8 @@ fn plot(html: &mut Html, group: &Group, most: f64) {
     html.attr("aria-label", from_to).put(">");
     let x = |i: usize| width * i as f64 / track.len() as f64;
     let y = |share: f64| height - 1.0 - if most > 0.0 { share / most } else { 0.0 } * (height - 2.0);
-    let steps = |of: &dyn Fn(&(f64, Option<f64>)) -> f64| {
-        let point = |(i, at): (usize, &(f64, Option<f64>))| {
+    let steps = |of: &dyn Fn(&At) -> f64| {
+        let point = |(i, at): (usize, &At)| {
             let y = y(of(at));
             format!("{:.1},{y:.1} {:.1},{y:.1}", x(i), x(i + 1))
         };
