@@ -84,6 +84,7 @@ deploy-tools:
 	command -v promtool >/dev/null || need+=(prometheus); \
 	command -v amtool >/dev/null || need+=(prometheus-alertmanager); \
 	command -v docker-compose >/dev/null || need+=(docker-compose); \
+	command -v chromium >/dev/null || need+=(chromium fonts-dejavu-core); \
 	if (( $${#need[@]} )); then \
 		if (( $$(id -u) )); then echo "install first: $${need[*]}" >&2; exit 1; fi; \
 		apt-get update -qq; \

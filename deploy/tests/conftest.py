@@ -30,14 +30,19 @@ def root():
     return ROOT
 
 
-@pytest.fixture(scope="session")
-def program():
+def find_program():
     """The program `mixfeed`: $MIXFEED, or the build that is there."""
     built = [Path(os.environ["MIXFEED"])] if os.environ.get("MIXFEED") else []
     built += [ROOT / "target" / profile / "mixfeed" for profile in ("debug", "release")]
     found = next((path for path in built if path.exists()), None)
     assert found, f"build mixfeed first: none of {', '.join(map(str, built))} is there"
     return found
+
+
+@pytest.fixture(scope="session")
+def program():
+    """The program `mixfeed`."""
+    return find_program()
 
 
 @pytest.fixture(scope="session")

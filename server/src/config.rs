@@ -45,6 +45,8 @@ pub struct Server {
     pub drain_timeout: u64,
     /// Serve gRPC reflection.
     pub reflection: bool,
+    /// Show rows of the last batch on the status page.
+    pub page_pictures: bool,
     /// Folder for what must outlive the process (mixture logs, reports), relative to the file; made when it is missing.
     /// `mixfeed serve` defaults to "mixfeed-state"; empty keeps it in memory only.
     pub state: Option<String>,
@@ -154,6 +156,7 @@ impl Default for Server {
             max_jobs: 20,
             drain_timeout: 30,
             reflection: false,
+            page_pictures: true,
             state: None,
             limits: Limits::default(),
             tokens: None,

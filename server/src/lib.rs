@@ -197,7 +197,7 @@ pub async fn start(
         Some(path) => store::open(Path::new(path))?,
     };
     let shared = Arc::new(Shared {
-        jobs: job::Jobs::new(sources, settings.max_jobs, store),
+        jobs: Arc::new(job::Jobs::new(sources, settings.max_jobs, store)),
         assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
         memory: stream::Memory::new(settings.memory.0),
         limits: RwLock::new(stream_limits(settings)),
@@ -224,7 +224,7 @@ pub async fn start(
         let listener = TcpListener::bind(&settings.http).await.map_err(name)?;
         http = Some(format!("http://{}", listener.local_addr()?));
         // Until the last stream has drained: that is when a dashboard is looked at.
-        tokio::spawn(http::serve(listener, metrics, over));
+        tokio::spawn(http::serve(listener, metrics, sight(&shared, settings), over));
     }
     let serving = service::serve(shared.clone(), listeners, settings.reflection, stop);
     let done = tokio::spawn(async move {
@@ -232,4 +232,18 @@ pub async fn start(
         ended.send_replace(true);
     });
     Ok(Running { endpoints, http, shared, done })
+}
+
+/// What pages for people look at.
+fn sight(shared: &Shared, settings: &config::Server) -> http::Sight {
+    let tokens = shared.access.clone();
+    http::Sight {
+        jobs: shared.jobs.clone(),
+        live: shared.live.clone(),
+        memory: shared.memory.clone(),
+        assembler: shared.assembler.clone(),
+        draining: shared.draining.clone(),
+        pictures: settings.page_pictures,
+        access: http::Access::new(move |authorization| tokens.allows_page(authorization)),
+    }
 }

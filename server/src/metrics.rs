@@ -8,7 +8,10 @@ pub use of_job::*;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use series::{Family, Kind};
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 use std::time::Instant;
 
 const BUILD_INFO: &str = "mixfeed_build_info";
@@ -171,6 +174,15 @@ pub enum Stage {
     Send,
 }
 
+/// Nanoseconds that blocks spent in each stage.
+static BUSY: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
+
+/// Seconds that blocks spent in each stage since the process began, by its name.
+pub fn busy() -> Vec<(&'static str, f64)> {
+    let all = [Stage::Read, Stage::Decode, Stage::Execute, Stage::Checksum, Stage::Send];
+    all.map(|stage| (stage.name(), BUSY[stage as usize].load(Ordering::Relaxed) as f64 / 1e9)).into()
+}
+
 impl Stage {
     fn name(self) -> &'static str {
         match self {
@@ -185,6 +197,7 @@ impl Stage {
     /// Counts the time since `start` and returns now.
     pub fn done(self, start: Instant) -> Instant {
         let now = Instant::now();
+        BUSY[self as usize].fetch_add((now - start).as_nanos() as u64, Ordering::Relaxed);
         histogram!(STAGE_SECONDS, "stage" => self.name()).record((now - start).as_secs_f64());
         now
     }

@@ -291,6 +291,7 @@ fn fixed_settings(old: &Server, new: &Server) -> Vec<String> {
         tls,
         allow_plaintext,
         limits: _,
+        page_pictures,
     } = old;
     let tls_switched = tls.is_some() != new.tls.is_some();
     let open = tokens.is_some() && new.tokens.is_none();
@@ -301,6 +302,7 @@ fn fixed_settings(old: &Server, new: &Server) -> Vec<String> {
         ("readers", *readers != new.readers, "threads are made at the start"),
         ("memory", *memory != new.memory, "streams were promised parts of it"),
         ("reflection", *reflection != new.reflection, "services are set at the start"),
+        ("page_pictures", *page_pictures != new.page_pictures, "the page is set up at the start"),
         ("state", *state != new.state, "jobs keep their mixtures there"),
         ("tls", tls_switched, "clients would be cut off: files may change, on and off may not"),
         ("tokens", open, "that would open the server to everybody"),

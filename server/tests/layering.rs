@@ -47,7 +47,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("heap", &[]),
-    ("http", &["metrics"]),
+    (
+        "http",
+        &[
+            "assemble", "batch", "exec", "job", "keeper", "live", "metrics", "mixture", "picture", "source",
+            "stream",
+        ],
+    ),
     ("picture", &["batch"]),
     ("config", &["size", "source"]),
     ("shutdown", &[]),

@@ -39,6 +39,8 @@ use tracing::Span;
 
 /// Records that one reader thread fetches in a row: fewer cost more hand-overs, more leave readers idle.
 const READ_RUN: usize = 8;
+/// Blocks that one stream may have in the CPU pool, for each thread.
+const TURNS: usize = 2;
 /// Stack of a CPU thread.
 const STACK: usize = 8 << 20;
 /// Pauses before a failed read is tried again.
@@ -195,7 +197,28 @@ impl Assembler {
     /// Turns of one stream: enough to keep every thread busy while the next blocks are handed over (one more than threads
     /// cost 6 % of the speed of a single stream, twice as many 1 %).
     pub fn turns(&self) -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(self.threads() * 2))
+        Arc::new(Semaphore::new(self.threads() * TURNS))
+    }
+
+    /// Whether more blocks are in the CPU pool than two streams may have there: whoever comes stands in a line.
+    pub fn is_crowded(&self) -> bool {
+        self.cpu.queued() > 2 * self.threads() * TURNS
+    }
+
+    /// Runs `look` beside the pool, on a thread of its own that is all its parallel loops get; waits for it. A panic of
+    /// `look` is returned as an error.
+    ///
+    /// # Errors
+    /// [`AssembleError::Panic`], also when the system gives no thread; what `look` returns.
+    pub fn beside<T: Send, E: From<AssembleError> + Send>(
+        &self,
+        look: impl FnOnce() -> Result<T, E> + Send,
+    ) -> Result<T, E> {
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(STACK);
+        let pool = one.thread_name(|_| "mixfeed-look".into()).build();
+        let pool = pool.map_err(|error| AssembleError::Panic(error.to_string()))?;
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| pool.install(look)));
+        looked.unwrap_or_else(|panic| Err(AssembleError::Panic(message(panic.as_ref())).into()))
     }
 
     /// CPU threads.
@@ -270,9 +293,9 @@ impl Assembler {
         let waiting = self.cpu.wait();
         let _turn = turns.acquire().await.expect("never closed");
         let (answer, made) = oneshot::channel();
-        let (slabs, span) = (self.slabs.clone(), Span::current());
+        let (slabs, queued, span) = (self.slabs.clone(), self.cpu.queue(), Span::current());
         self.pool.spawn(move || {
-            let _busy = waiting.begin();
+            let (_busy, _queued) = (waiting.begin(), queued);
             if answer.is_closed() {
                 return; // the client left
             }

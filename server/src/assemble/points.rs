@@ -84,6 +84,7 @@ pub(super) fn make(
 ) -> Result<Block, AssembleError> {
     let (start, span) = (Instant::now(), trace::stage("decode"));
     let (scenes, samples) = scenes(feed, rule, at, encoded)?;
+    replace::tally(&feed.job, &rule.tally, rule.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, rule, at, &samples);
@@ -124,7 +125,7 @@ pub struct Opened {
     pub mixed: Mixed,
 }
 
-/// Makes a block without writing its columns.
+/// Makes a block without writing its columns. Its bad records count nowhere.
 ///
 /// # Errors
 /// As [`super::Assembler::block`].
@@ -156,7 +157,6 @@ fn scenes(
         })
     };
     let made = slots.into_par_iter().map(one).collect::<Result<Vec<_>, _>>()?;
-    replace::tally(&feed.job, &rule.tally, rule.max_bad_fraction, made.iter().map(|(_, sample)| sample))?;
     Ok(made.into_iter().unzip())
 }
 

@@ -21,12 +21,18 @@ pub struct Pool {
 #[derive(Debug, Default)]
 pub(super) struct Work {
     waiting: AtomicUsize,
+    /// Given to a pool and not done: they stand in its line or are in the making.
+    queued: AtomicUsize,
     busy: AtomicUsize,
 }
 
 /// A task that waits until this is dropped.
 #[derive(Debug)]
 pub(super) struct Waiting(Arc<Work>);
+
+/// A task that is in a pool's line, or in the making, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Queued(Arc<Work>);
 
 /// A task that is being done until this is dropped.
 #[derive(Debug)]
@@ -37,6 +43,17 @@ impl Work {
     pub fn wait(self: &Arc<Self>) -> Waiting {
         self.waiting.fetch_add(1, Relaxed);
         Waiting(self.clone())
+    }
+
+    /// Counts a task that is given to a pool.
+    pub fn queue(self: &Arc<Self>) -> Queued {
+        self.queued.fetch_add(1, Relaxed);
+        Queued(self.clone())
+    }
+
+    /// Tasks that were given to a pool and are not done.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Relaxed)
     }
 
     /// As it stands, with so many threads.
@@ -58,6 +75,12 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Relaxed);
     }
 }
 
@@ -121,5 +144,9 @@ mod tests {
         let work = Arc::new(Work::default());
         let _nested = [work.wait().begin(), work.wait().begin(), work.wait().begin()];
         assert_eq!(work.pool(2), Pool { threads: 2, busy: 2, waiting: 0 });
+        let queued = work.queue();
+        assert_eq!(work.queued(), 1);
+        drop(queued);
+        assert_eq!(work.queued(), 0);
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn make(
     let (start, span) = (Instant::now(), trace::stage("decode"));
     let mut clean = slabs.take(at.places.len() * image.format.raster.len());
     let samples = decode(feed, image, at, encoded, &mut clean)?;
+    replace::tally(&feed.job, &image.tally, image.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, image, at, &samples);
@@ -70,7 +71,8 @@ pub(super) fn make(
     Ok(Block { tensors, plan, samples, extent, scenes: Vec::new() })
 }
 
-/// A block step by step, for pictures: clean rows of its slots (u8, in the feed's raster), samples and plan.
+/// A block step by step, for pictures: clean rows of its slots (u8, in the feed's raster), samples and plan. Its bad
+/// records count nowhere: who looks at a batch once more must not end its job.
 ///
 /// # Errors
 /// As [`super::Assembler::block`].
@@ -96,9 +98,7 @@ fn decode(
         let at = At { image, step: at.step, slot: at.slot + i as u64 };
         DESK.with_borrow_mut(|desk| sample(feed, at, place, encoded, desk, row))
     };
-    let samples = slots.map(one).collect::<Result<Vec<_>, _>>()?;
-    replace::tally(&feed.job, &image.tally, image.max_bad_fraction, samples.iter())?;
-    Ok(samples)
+    slots.map(one).collect()
 }
 
 /// Where a picture is drawn for.

@@ -4,7 +4,8 @@
 //! but the held-out losses that the trainer reports. What counts is the loss on code and speech; that the proofs help
 //! neither is for Aioli to find out. Both runs are judged on documents that were neither served nor reported on.
 
-use super::{mixture::History, serve};
+use super::serve;
+use crate::picture::History;
 use crate::source::TokenMemory;
 use crate::{Sources, job};
 use anyhow::{Context, ensure};

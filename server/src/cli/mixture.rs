@@ -1,13 +1,11 @@
 //! `mixfeed mixture`.
 
-mod history;
 mod table;
 
 use super::dial::Secure;
+use crate::picture::History;
 use anyhow::{Context, bail};
-pub(super) use history::History;
 use mixfeed_client::{Client, ClientOptions, SetWeights};
-use mixfeed_proto as v1;
 use std::path::{Path, PathBuf};
 
 /// Flags.
@@ -156,13 +154,6 @@ fn find(name: &str, groups: &[String]) -> anyhow::Result<usize> {
         [] => bail!("--set: no group `{name}`, the job has {}", groups.join(", ")),
         _ => bail!("--set: several groups are called `{name}`, want SOURCE/GROUP"),
     }
-}
-
-/// Shares of an entry: of its counts for a probe, else of its weights.
-fn shares(entry: &v1::MixtureEntry) -> Vec<f64> {
-    let parts = if entry.counts.is_empty() { &entry.weights } else { &entry.counts };
-    let sum: f64 = parts.iter().map(|part| *part as f64).sum();
-    parts.iter().map(|part| if sum > 0.0 { *part as f64 / sum } else { 0.0 }).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,29 @@
-//! The plain HTTP port: metrics and liveness.
+//! The plain HTTP port: metrics, liveness, and pages for people.
+//!
+//! ```text
+//! request -> route -> metrics, health
+//!                  -> site (jobs, live, samples, logs, rows of the last batch) -> page -> HTML
+//! ```
+//! Pages are data: they need leave, are never stored, and bring no script and nothing of other hosts.
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+mod answer;
+mod mixed;
+mod page;
+mod route;
+mod sample;
+mod sheet;
+mod shown;
+mod site;
+mod stall;
+
+pub use site::{Access, Sight};
+
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::{convert::Infallible, time::Duration};
+use site::Site;
+use stall::Impatient;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -15,20 +32,32 @@ use tokio::{
 
 /// A scraper that sends no header for so long is cut.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at a time: scrapers and probes, not users.
+/// So is a reader that takes nothing of its answer.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 16 << 10;
+/// Connections at a time: scrapers and probes, few people.
 const MAX_CONNECTIONS: usize = 64;
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers GET /metrics and /healthz until `stop` turns true.
-pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mut stop: watch::Receiver<bool>) {
+/// Answers GET /metrics, /healthz and pages over `sight` until `stop` turns true.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+    sight: Sight,
+    mut stop: watch::Receiver<bool>,
+) {
+    let site = Arc::new(Site::new(sight));
     let mut open = JoinSet::new();
     let mut upkeep = tokio::time::interval(Duration::from_secs(5));
+    let mut samples = tokio::time::interval(sample::EVERY);
+    samples.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             accepted = listener.accept(), if open.len() < MAX_CONNECTIONS => match accepted {
-                Ok((socket, _)) => drop(open.spawn(connection(socket, metrics.clone()))),
+                Ok((socket, _)) => drop(open.spawn(connection(socket, metrics.clone(), site.clone()))),
                 // Out of file descriptors, mostly: do not spin.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
@@ -36,37 +65,23 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mut stop: w
             Some(_) = open.join_next(), if !open.is_empty() => {}
             // Histograms keep raw samples until they are folded: nobody may be scraping.
             _ = upkeep.tick() => metrics.run_upkeep(),
+            _ = samples.tick() => site.sample(),
             () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
         }
     }
 }
 
-async fn connection(socket: TcpStream, metrics: PrometheusHandle) {
+async fn connection(socket: TcpStream, metrics: PrometheusHandle, site: Arc<Site>) {
     let service = service_fn(move |request| {
-        let response = answer(&request, &metrics);
-        async move { Ok::<_, Infallible>(response) }
+        let (metrics, site) = (metrics.clone(), site.clone());
+        async move { Ok::<_, Infallible>(answer::answer(&request, &metrics, &site).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(socket), service);
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(Impatient::new(socket, STALL_TIMEOUT)), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "http connection ended");
-    }
-}
-
-fn answer(request: &Request<Incoming>, metrics: &PrometheusHandle) -> Response<Full<Bytes>> {
-    let text = |status, kind, body: String| {
-        let response = Response::builder().status(status).header(CONTENT_TYPE, kind);
-        response.body(Full::from(body)).expect("constant headers")
-    };
-    const PLAIN: &str = "text/plain; charset=utf-8";
-    match request.uri().path() {
-        "/metrics" => {
-            text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", crate::metrics::render(metrics))
-        }
-        "/healthz" => text(StatusCode::OK, PLAIN, "ok\n".into()),
-        "/" => text(StatusCode::OK, PLAIN, "mixfeed: see /metrics and /healthz\n".into()),
-        _ => text(StatusCode::NOT_FOUND, PLAIN, "not found\n".into()),
     }
 }

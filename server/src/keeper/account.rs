@@ -94,3 +94,44 @@ impl Account {
         Account { groups: rows.iter().zip(wanted).map(group).collect(), mixtures }
     }
 }
+
+/// Shares of all groups in a stretch of steps, in all one each where anything was served.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stretch {
+    /// Steps.
+    pub steps: u64,
+    /// Share that the log asked for, on average.
+    pub asked: Vec<f64>,
+    /// Rows served.
+    pub rows: Vec<u64>,
+}
+
+/// Steps `[0, until)` of the current branch in at most `parts` stretches of equal length: what the log asked for, and what
+/// was served. Costs as much as `parts` looks at the sequence and one at the log. `until` must be planned.
+pub fn stretches(entries: &[v1::MixtureEntry], sequence: &Sequence, until: u64, parts: u64) -> Vec<Stretch> {
+    let parts = parts.min(until);
+    let edge = |i: u64| (u128::from(until) * u128::from(i) / u128::from(parts.max(1))) as u64;
+    let edges: Vec<u64> = (0..=parts).map(edge).collect();
+    let all = governing(entries);
+    let mut next = 0;
+    let mut before = sequence.rows_before(0);
+    let stretch = |edge: &[u64]| {
+        let (from, to) = (edge[0], edge[1]);
+        let after = sequence.rows_before(to);
+        let rows = before.iter().zip(&after).map(|(a, b)| b - a).collect();
+        before = after;
+        let mut asked = vec![0.0; before.len()];
+        // Entries are in order, and so are stretches: each is looked at once and once more at an edge.
+        while next + 1 < all.len() && all[next].2 <= from {
+            next += 1;
+        }
+        for (entry, begin, end) in all[next..].iter().take_while(|(_, begin, _)| *begin < to) {
+            let steps = (*end).min(to).saturating_sub((*begin).max(from));
+            for (asked, weight) in asked.iter_mut().zip(&entry.weights) {
+                *asked += *weight as f64 / ONE as f64 * steps as f64 / (to - from) as f64;
+            }
+        }
+        Stretch { steps: to - from, asked, rows }
+    };
+    edges.windows(2).filter(|edge| edge[0] < edge[1]).map(stretch).collect()
+}

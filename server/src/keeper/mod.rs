@@ -29,7 +29,7 @@ mod tests;
 mod turn;
 mod view;
 
-pub use account::{Account, GroupAccount, MixtureAccount};
+pub use account::{Account, GroupAccount, MixtureAccount, Stretch, stretches};
 pub use check::Answer;
 pub use course::{Course, CourseError};
 pub use error::KeeperError;
@@ -43,6 +43,7 @@ pub use view::{Mark, Reached, View};
 use crate::mixture::Sequence;
 use crate::store;
 use durable::{Inner, fold, horizon_key};
+use mixfeed_proto::MixtureStatus;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, atomic::AtomicU64, atomic::Ordering};
 use tokio::sync::watch;
@@ -114,6 +115,17 @@ impl Keeper {
     /// What is in force.
     pub fn view(&self) -> Arc<View> {
         self.view.borrow().clone()
+    }
+
+    /// State of learning.
+    pub fn status(&self) -> MixtureStatus {
+        let view = self.view();
+        match () {
+            () if self.rules.learner.is_none() => MixtureStatus::Given,
+            () if view.barrier.is_some_and(|barrier| barrier <= self.horizon()) => MixtureStatus::Waiting,
+            () if view.degraded => MixtureStatus::Degraded,
+            () => MixtureStatus::Serving,
+        }
     }
 
     /// Hears of every change.

@@ -3,6 +3,7 @@
 mod bent;
 mod durable;
 mod rounds;
+mod stretches;
 mod turns;
 
 use super::record::Record;

@@ -4,21 +4,26 @@
 //! A sheet is planned first ([`layout`]: rectangles only, checked against a limit), then painted ([`canvas`]).
 
 mod canvas;
+mod history;
 mod layout;
 mod plot;
 mod scale;
 pub mod scene;
 mod text;
+mod tiles;
 
 #[cfg(test)]
 mod tests;
 
 use crate::batch::{CHANNELS, Raster};
+pub use history::{History, shares, status};
 use layout::{Cell, Page};
 pub use plot::{Curve, Panel, Plot};
 
 /// Most pixels of one PNG, rows * columns; above it a viewer is of no use and memory is at stake (3 bytes each).
 pub const MAX_PIXELS: u64 = 1 << 26;
+
+pub use tiles::Tiles;
 
 /// Headings of the four columns of a [`Sheet`].
 const HEADINGS: [&str; 4] = ["base", "partner", "mask (white = base)", "result"];

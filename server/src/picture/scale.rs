@@ -21,12 +21,33 @@ pub(super) fn shown(height: u32, width: u32) -> (usize, usize) {
     (height * factor, width * factor)
 }
 
+/// Rows and columns at which a picture of `height` x `width` (both >= 1) fits into a square of `side` (>= 1): shrunk, or
+/// enlarged by a whole number.
+pub(super) fn fitted(height: u32, width: u32, side: u32) -> (u32, u32) {
+    let longest = height.max(width).max(1);
+    if longest > side {
+        let shrink = |own: u32| {
+            let (own, side, longest) = (u64::from(own), u64::from(side), u64::from(longest));
+            ((own * side + longest / 2) / longest).max(1) as u32 // <= side
+        };
+        return (shrink(height), shrink(width));
+    }
+    let factor = side / longest;
+    (height * factor, width * factor)
+}
+
 /// Interleaved RGB of `picture` at its [`shown`] size. The picture must have as many pixels as it says.
 pub(super) fn resize(picture: &Picture) -> Vec<u8> {
     let (height, width) = shown(picture.height, picture.width);
-    if height < picture.height as usize || width < picture.width as usize {
-        return shrink(picture, height as u32, width as u32);
+    to(picture, (height as u32, width as u32))
+}
+
+/// Interleaved RGB of `picture` at a size: smaller, or a whole number of times its own.
+pub(super) fn to(picture: &Picture, (height, width): (u32, u32)) -> Vec<u8> {
+    if height < picture.height || width < picture.width {
+        return shrink(picture, height, width);
     }
+    let (height, width) = (height as usize, width as usize);
     let factor = width / picture.width as usize;
     let mut rgb = Vec::with_capacity(height * width * 3);
     for line in picture.rgb.chunks_exact(picture.width as usize * 3) {

@@ -123,7 +123,7 @@ impl Mixture {
                 entry: seq.and_then(|seq| course.entry(seq)).cloned(),
                 horizon,
                 version: course.entries().len() as u64,
-                status: super::sample::status(&keeper).into(),
+                status: keeper.status().into(),
                 attempt: course.attempt(),
                 reports: Vec::new(),
                 shadows: course.shadows(),

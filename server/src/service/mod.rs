@@ -49,7 +49,7 @@ pub struct StreamLimits {
 #[derive(Debug)]
 pub struct Shared {
     /// Sources and open jobs.
-    pub jobs: Jobs,
+    pub jobs: Arc<Jobs>,
     /// Makes blocks.
     pub assembler: Assembler,
     /// Memory of streams.

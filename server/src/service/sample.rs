@@ -2,7 +2,6 @@
 
 use super::Shared;
 use crate::assemble::Pool;
-use crate::keeper::Keeper;
 use crate::metrics;
 use mixfeed_proto::MixtureStatus;
 use std::{sync::Arc, time::Duration};
@@ -46,20 +45,9 @@ fn look(shared: &Shared) {
         for job in &jobs {
             let (keeper, steps) = (&job.keeper, job.feed.order.steps());
             let ended = steps.is_some_and(|steps| keeper.horizon() >= steps);
-            let status = if ended { "ended" } else { name(status(keeper)) };
+            let status = if ended { "ended" } else { name(keeper.status()) };
             metrics::mixture(&job.name, keeper.view().version, keeper.horizon(), status);
         }
-    }
-}
-
-/// State of a job's learning.
-pub(super) fn status(keeper: &Keeper) -> MixtureStatus {
-    let view = keeper.view();
-    match () {
-        () if keeper.rules().learner.is_none() => MixtureStatus::Given,
-        () if view.barrier.is_some_and(|barrier| barrier <= keeper.horizon()) => MixtureStatus::Waiting,
-        () if view.degraded => MixtureStatus::Degraded,
-        () => MixtureStatus::Serving,
     }
 }
 

@@ -40,6 +40,11 @@ impl Memory {
         *self.0.promised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Most bytes that may be promised.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     /// Promises `wanted` bytes, but not more than an eighth of what is left, so that later streams find room too; never
     /// less than `least`.
     ///

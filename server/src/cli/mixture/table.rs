@@ -1,6 +1,6 @@
 //! A job's mixture as lines of text.
 
-use super::shares;
+use crate::picture::{shares, status};
 use mixfeed_client::{Outcome, spec::JobInfo};
 use mixfeed_proto as v1;
 
@@ -27,17 +27,6 @@ pub fn summary(job: &JobInfo, mixture: &v1::GetMixtureResponse) -> Vec<String> {
         plain(&format!("learning   {learning}; {status}; attempt {attempt}")),
         plain(&format!("reports    {reports}")),
     ]
-}
-
-/// State of learning in words.
-pub fn status(status: v1::MixtureStatus) -> &'static str {
-    match status {
-        v1::MixtureStatus::Unspecified => "unknown",
-        v1::MixtureStatus::Given => "given",
-        v1::MixtureStatus::Serving => "serving",
-        v1::MixtureStatus::Waiting => "waiting for reports",
-        v1::MixtureStatus::Degraded => "degraded: three rounds without usable evidence",
-    }
 }
 
 fn count(count: &v1::OutcomeCount) -> String {

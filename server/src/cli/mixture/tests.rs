@@ -1,6 +1,6 @@
-use super::history::History;
 use super::*;
 use mixfeed_client::spec::JobInfo;
+use mixfeed_proto as v1;
 use v1::MixtureKind::{Main, Probe, Strike};
 
 fn entry(seq: u64, steps: (u64, u64), kind: v1::MixtureKind, weights: &[u64]) -> v1::MixtureEntry {

@@ -1,8 +1,6 @@
 //! From the log of a mixture to a plot of it.
 
-use super::{shares, table};
-use crate::picture::{Curve, Panel, Plot};
-use mixfeed_client::spec::JobInfo;
+use super::{Curve, Panel, Plot};
 use mixfeed_proto as v1;
 use std::collections::BTreeSet;
 
@@ -34,7 +32,7 @@ impl<'a> History<'a> {
     /// Three panels over steps: weights with shadows, held-out losses, realised shares.
     pub fn plot(
         &self,
-        job: &JobInfo,
+        job: &v1::JobInfo,
         mixture: &v1::GetMixtureResponse,
         accounting: &v1::GetAccountingResponse,
     ) -> Plot {
@@ -46,7 +44,7 @@ impl<'a> History<'a> {
             mixture.tasks.iter().map(|t| (hue(t), names[hue(t)].clone())).collect();
         let spec = job.spec.as_ref().and_then(|spec| spec.mixture.as_ref());
         let estimator = spec.and_then(|spec| spec.estimator.as_ref()).map_or("given", |e| e.name.as_str());
-        let status = table::status(mixture.status());
+        let status = status(mixture.status());
         Plot {
             title: format!("mixture of job {}", job.job),
             subtitle: format!(
@@ -131,6 +129,24 @@ impl<'a> History<'a> {
             ..Panel::default()
         }
     }
+}
+
+/// State of learning in words.
+pub fn status(status: v1::MixtureStatus) -> &'static str {
+    match status {
+        v1::MixtureStatus::Unspecified => "unknown",
+        v1::MixtureStatus::Given => "given",
+        v1::MixtureStatus::Serving => "serving",
+        v1::MixtureStatus::Waiting => "waiting for reports",
+        v1::MixtureStatus::Degraded => "degraded: three rounds without usable evidence",
+    }
+}
+
+/// Shares of an entry: of its counts for a probe, else of its weights.
+pub fn shares(entry: &v1::MixtureEntry) -> Vec<f64> {
+    let parts = if entry.counts.is_empty() { &entry.weights } else { &entry.counts };
+    let sum: f64 = parts.iter().map(|part| *part as f64).sum();
+    parts.iter().map(|part| if sum > 0.0 { *part as f64 / sum } else { 0.0 }).collect()
 }
 
 /// One stepped curve per group through (step, shares), the last of which hold to `end`.
