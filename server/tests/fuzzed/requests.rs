@@ -96,6 +96,8 @@ pub fn valid(path: &str, digest: &Bytes) -> Vec<u8> {
         "DescribeJob" | "GetPlan" | "WatchMixture" | "GetMixture" | "GetCandidates" => {
             v1::DescribeJobRequest { job: job() }.encode_to_vec()
         }
+        // list_services
+        _ if path.starts_with("/grpc.reflection.") => vec![0x3a, 1, b'*'],
         _ => Vec::new(),
     }
 }
