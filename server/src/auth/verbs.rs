@@ -81,7 +81,6 @@ pub const METHODS: &[Method] = table! {
         "CloseJob" ADMIN;
         "ListPolicies" READ;
         "ListSources" READ;
-        "ReportStats" REPORT;
     }
     "mixfeed.v1.MixtureService" {
         "OpenAttempt" REPORT;
