@@ -29,9 +29,9 @@ from watched import get, until  # noqa: E402
 
 #: Seconds that trainers run before the picture is taken.
 RUN = 100
-PHONE, DESK, HEIGHT, SCALE = 360, 1100, 1560, 0.75
+PHONE, DESK, HEIGHT, SCALE = 360, 1100, 1500, 0.7
 #: Ranks of the job of pictures, and seconds that one of their steps takes.
-RANKS, STEP = 1, 0.6
+RANKS, STEP = 1, 0.8
 
 
 class Paced:
@@ -74,6 +74,16 @@ def train(channel, job, rank, stop):
         since = time.monotonic()
 
 
+def steer(channel):
+    """An operator who changes the weights of the pictures twice while trainers run."""
+    mixture = mixture_service_pb2_grpc.MixtureServiceStub(channel)
+    for weights in ([3, 1, 2, 2, 1, 1], [1, 3, 1, 1, 2, 4]):
+        time.sleep(RUN / 3)
+        request = mixture_service_pb2.SetWeightsRequest(job="pictures", weights=weights, operator="eve")
+        mixture.SetWeights(request)
+    time.sleep(RUN / 3)
+
+
 def serve(program, folder):
     """A server on the data of the demo; its process and addresses."""
     demo, ready = conftest.ROOT / "demo-data", folder / "ready.json"
@@ -97,7 +107,7 @@ def main(file):
         threads.append(threading.Thread(target=lambda: Learner(channel).run(paced)))
         [thread.start() for thread in threads]
         try:
-            time.sleep(RUN)
+            steer(channel)
             until("no rows were shown", lambda: 'class="thumbs"' in get(f"{addresses['http']}/jobs/pictures"))
             with Mirror(addresses["http"]) as mirror:
                 frames = ("/?still", PHONE, HEIGHT), ("/jobs/pictures?still", DESK, HEIGHT)
