@@ -44,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("heap", &[]),
     ("http", &[]),
     ("picture", &["batch"]),
-    ("config", &["source"]),
+    ("config", &["batch", "source"]),
     ("shutdown", &[]),
 ];
 
@@ -71,6 +71,9 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("libc", &["heap", "source"]),
     ("toml", &["config", "cli"]),
     ("redb", &["store"]),
+    ("object_store", &["source"]),
+    ("reqwest", &["source"]),
+    ("tokio_rustls", &["service", "source"]),
 ];
 
 /// Text of every file of each room, without tests and comments.
