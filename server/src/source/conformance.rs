@@ -271,6 +271,9 @@ fn changes_are_noticed(kit: &Kit) {
     ];
     for (which, change) in changes.into_iter().enumerate() {
         for read_before in [false, true] {
+            if kit.far && !kit.named && read_before {
+                continue; // its rows are kept decoded: those of the state that was indexed, and nobody is asked
+            }
             let items = items();
             let made = kit.make(&items, Verify::Size);
             let number = kit.number(&*made.source, &items, 0);

@@ -41,6 +41,11 @@ pub(super) struct Refused {
 #[error("would be read without TLS from `{0}`, want https:// or store.allow_http = true")]
 pub(super) struct InTheClear(String);
 
+/// The machine's or container's own credentials cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("no credentials: no `AWS_*` variables give any, and neither does this machine ({0})")]
+pub(super) struct NoCredentials(String);
+
 /// The one way out: what object_store sends goes through here.
 #[derive(Clone, Debug)]
 pub(super) struct Wire {
@@ -159,16 +164,19 @@ impl HttpService for Wire {
         Self: 'b,
     {
         Box::pin(async move {
-            let uri = request.uri();
+            let (uri, own) = (request.uri(), metadata(request.uri().host()));
             let host = uri.host();
-            if uri.scheme_str() != Some("https") && !self.allow_http && !here(host) && !metadata(host) {
+            if uri.scheme_str() != Some("https") && !self.allow_http && !here(host) && !own {
                 let host = host.unwrap_or_default().to_owned();
                 return Err(HttpError::new(HttpErrorKind::Unknown, InTheClear(host)));
             }
-            let answer = self.client.call(request).await?;
-            match answer.status().is_success() {
-                true => Ok(answer),
-                false => Err(HttpError::new(HttpErrorKind::Unknown, refused(answer).await)),
+            let none = |why: String| Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials(why)));
+            match self.client.call(request).await {
+                Ok(answer) if answer.status().is_success() => Ok(answer),
+                Ok(answer) if own => none(format!("status {}", answer.status().as_u16())),
+                Ok(answer) => Err(HttpError::new(HttpErrorKind::Unknown, refused(answer).await)),
+                Err(error) if own => none(super::fault::deepest(&error)),
+                Err(error) => Err(error),
             }
         })
     }

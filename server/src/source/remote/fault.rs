@@ -1,6 +1,6 @@
 //! What went wrong with a request, and whether asking again can help.
 
-use super::client::{InTheClear, Refused};
+use super::client::{InTheClear, NoCredentials, Refused};
 use object_store::client::{HttpError, HttpErrorKind};
 use std::error::Error;
 
@@ -24,6 +24,9 @@ impl Fault {
     pub fn of(error: &object_store::Error) -> Fault {
         if let Some(refused) = find::<Refused>(error) {
             return of_status(refused);
+        }
+        if let Some(none) = find::<NoCredentials>(error) {
+            return Fault::Denied(none.to_string());
         }
         if let Some(clear) = find::<InTheClear>(error) {
             return Fault::Never(clear.to_string());

@@ -226,7 +226,9 @@ fn object<B>(path: &Path, request: &Request<B>, fault: Option<Fault>, untagged: 
         response.headers_mut().insert(header::CONTENT_RANGE, value.parse().expect("a value"));
     }
     let headers = response.headers_mut();
-    if !matches!(fault, Some(Fault::Short | Fault::Endless)) {
+    if fault == Some(Fault::Endless) {
+        headers.insert(header::CONTENT_LENGTH, (1u64 << 40).into());
+    } else if fault != Some(Fault::Short) {
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
     if untagged {

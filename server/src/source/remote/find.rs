@@ -21,7 +21,7 @@ use object_store::{ObjectMeta, ObjectStore, path::Path};
 use std::{
     collections::{BTreeSet, HashMap},
     io::Read,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 /// Bytes of a manifest.
@@ -307,36 +307,42 @@ fn glob(pattern: &str) -> Result<GlobMatcher, String> {
 
 /// Every object below a place of a bucket.
 async fn everything(remote: &Arc<Remote>, place: &Place) -> Result<Vec<ObjectMeta>, SourceError> {
-    let found: Mutex<Vec<ObjectMeta>> = Mutex::default();
-    let locked = || found.lock().unwrap_or_else(PoisonError::into_inner);
-    let prefix = Some(&place.path).filter(|path| !path.as_ref().is_empty());
-    // Goes on behind the last one that came; each of them renews the patience.
-    let attempt = || async {
-        let _one = remote.requests.acquire().await.expect("never closed");
-        let (after, before) = (locked().last().map(|meta| meta.location.clone()), locked().len());
-        let mut listing = match &after {
-            Some(after) => place.store.list_with_offset(prefix, after),
-            None => place.store.list(prefix),
-        };
-        loop {
-            let next = tokio::time::timeout(remote.timeout, listing.next()).await;
-            let fault = match next {
-                Ok(None) => return Ok(true),
-                Ok(Some(Ok(meta))) => {
-                    locked().push(meta);
-                    continue;
-                }
-                Ok(Some(Err(error))) => Fault::of(&error),
-                Err(_) => Fault::Again("no answer in time".into()),
-            };
-            return if locked().len() > before { Ok(false) } else { Err(fault) };
+    let mut found: Vec<ObjectMeta> = Vec::new();
+    loop {
+        // Goes on behind the last one that came; each of them renews the patience.
+        let after = found.last().map(|meta| meta.location.clone());
+        let more = remote.patience.retried(|| some(remote, place, after.as_ref())).await;
+        let (more, all) = more.map_err(|gave_up| remote.error(&shown(&place.url), None, gave_up))?;
+        found.extend(more);
+        if all {
+            return Ok(found);
         }
+    }
+}
+
+/// Objects below a place, behind `after`, and whether those are all; an error only when there is none before it.
+async fn some(
+    remote: &Remote,
+    place: &Place,
+    after: Option<&Path>,
+) -> Result<(Vec<ObjectMeta>, bool), Fault> {
+    let _one = remote.requests.acquire().await.expect("never closed");
+    let prefix = Some(&place.path).filter(|path| !path.as_ref().is_empty());
+    let mut listing = match after {
+        Some(after) => place.store.list_with_offset(prefix, after),
+        None => place.store.list(prefix),
     };
-    while !remote
-        .patience
-        .retried(attempt)
-        .await
-        .map_err(|gave_up| remote.error(&shown(&place.url), None, gave_up))?
-    {}
-    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let mut found = Vec::new();
+    loop {
+        let fault = match tokio::time::timeout(remote.timeout, listing.next()).await {
+            Ok(None) => return Ok((found, true)),
+            Ok(Some(Ok(meta))) => {
+                found.push(meta);
+                continue;
+            }
+            Ok(Some(Err(error))) => Fault::of(&error),
+            Err(_) => Fault::Again("no answer in time".into()),
+        };
+        return if found.is_empty() { Err(fault) } else { Ok((found, false)) };
+    }
 }

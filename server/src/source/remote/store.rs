@@ -1,5 +1,6 @@
 //! What the operator says about a store: the table `[sources.NAME.store]`, checked before anything is asked.
 
+use super::client::here;
 use crate::batch::Size;
 use serde::Deserialize;
 use std::time::Duration;
@@ -108,6 +109,9 @@ impl Store {
         match reqwest::Url::parse(endpoint) {
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
                 Some("store.endpoint holds a name or password, want `credentials_file`".into())
+            }
+            Ok(url) if url.scheme() == "http" && !self.allow_http && !here(url.host_str()) => {
+                Some("store.endpoint is read without TLS, want https:// or store.allow_http = true".into())
             }
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.query().is_none() => None,
             Ok(_) | Err(_) => {
