@@ -102,14 +102,12 @@ class Seaweed:
             except OSError:
                 assert time.monotonic() < deadline, self.log()
 
-    def table(self, name, kind, path, more=""):
+    def table(self, name, kind, path):
         """`[sources.NAME]` of what is at `path` in it."""
         return f"""
 [sources.{name}]
 kind = "{kind}"
 path = "s3://{path}"
-cache = "index"
-{more}
 [sources.{name}.store]
 endpoint = "{self.endpoint}"
 region = "us-east-1"

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import threading
+import time
 import urllib.request
 from itertools import islice
 
@@ -15,6 +16,8 @@ from server import Server
 from stores import SECRET, Seaweed, web
 
 SHARDS, STEPS, PATIENCE = 3, 4, 120
+#: Batches before the store is killed, and in all: more than are made ahead.
+KILL_AT, ALL = 5, 40
 
 
 def shard(photos):
@@ -69,8 +72,8 @@ path = {json.dumps(str(files / "shards"))}
 
 def remote(seaweed, more=""):
     server = '[server]\nlisten = ["127.0.0.1:0"]\nhttp = "127.0.0.1:0"\n'
-    tar = seaweed.table("tar", "tar", "data/shards/p-{000..002}.tar", 'cache = "index2"').replace('cache = "index"\n', "")
-    return server + tar + more + seaweed.table("folder", "folder", "data/photos").replace('cache = "index"\n', "")
+    tar = seaweed.table("tar", "tar", "data/shards/p-{000..002}.tar")
+    return server + tar + seaweed.table("folder", "folder", "data/photos") + more
 
 
 def spec():
@@ -144,23 +147,22 @@ cache = "64MiB"
 
 def test_a_store_that_is_killed_and_started_again_loses_nothing(pytestconfig, seaweed, tmp_path):
     """The stream waits, or ends with UNAVAILABLE and goes on at its step; what came is what comes undisturbed."""
-    count = 40
     with Server(pytestconfig.rootpath.parents[2], tmp_path, remote(seaweed)) as server:
         stub, _ = opened(server)
-        undisturbed = [batch.digest() for batch in pull(stub, "far", count)]
-        seen, retries = [], metric(server, "mixfeed_source_retries_total")
-        kill_at, restart = 5, None
+        undisturbed = [batch.digest() for batch in pull(stub, "far", ALL)]
+        seen, restart = [], None
+        retries = metric(server, "mixfeed_source_retries_total")
         try:
-            while len(seen) < count:
+            while len(seen) < ALL:
                 request = feed_service_pb2.StreamBatchesRequest(
                     job="far", world_size=1, from_step=len(seen), prefetch_bytes=4 << 20
                 )
                 stream = stub.StreamBatches(request, timeout=PATIENCE)
                 try:
-                    for batch in islice(batches(stream), count - len(seen)):
+                    for batch in islice(batches(stream), ALL - len(seen)):
                         assert batch.header.step == len(seen)
                         seen.append(batch.digest())
-                        if len(seen) == kill_at:
+                        if len(seen) == KILL_AT and restart is None:
                             seaweed.kill()
                             restart = threading.Thread(target=begin_again, args=(seaweed, server, retries))
                             restart.start()
@@ -177,8 +179,6 @@ def test_a_store_that_is_killed_and_started_again_loses_nothing(pytestconfig, se
 
 def begin_again(seaweed, server, before):
     """Starts the store once a read met that it is away."""
-    import time
-
     deadline = time.monotonic() + PATIENCE
     while metric(server, "mixfeed_source_retries_total") == before:
         assert time.monotonic() < deadline
