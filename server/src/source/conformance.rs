@@ -1,7 +1,7 @@
 //! What every kind of source promises, run against each of them on the same records.
 
 use super::{
-    remote::{Credentials, Store, faulty::Faulty},
+    remote::{Credentials, Faulty, Store},
     *,
 };
 use ::parquet::{

@@ -54,15 +54,18 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// A client by `store`, whose relative paths are relative to `base`; `s3` is whether it signs.
-    pub fn new(store: &Store, base: &Path, s3: bool) -> Result<Wire, String> {
+    /// A client by `store`, whose relative paths are relative to `base`; `s3` is whether it signs, `url` where it goes first.
+    pub fn new(store: &Store, base: &Path, s3: bool, url: &str) -> Result<Wire, String> {
         // Fails when there is one already, which is as good.
         let _ = ring::default_provider().install_default();
+        let allow_http = store.allow_http;
         let policy = match s3 {
             true => Policy::none(),
-            false => Policy::custom(|attempt| {
+            false => Policy::custom(move |attempt| {
                 let secure = attempt.previous().iter().all(|url| url.scheme() == "https");
-                match attempt.previous().len() > REDIRECTS || (secure && attempt.url().scheme() != "https") {
+                let clear = attempt.url().scheme() != "https";
+                let away = clear && (secure || !(allow_http || here(attempt.url().host_str())));
+                match away || attempt.previous().len() > REDIRECTS {
                     true => attempt.stop(),
                     false => attempt.follow(),
                 }
@@ -82,16 +85,11 @@ impl Wire {
                 Certificate::from_pem_bundle(&pem).map_err(|e| wrong(format!("is no PEM: {e}")))?;
             builder = builder.tls_certs_merge(certificates);
         }
-        if store
-            .endpoint
-            .as_deref()
-            .and_then(|endpoint| Url::parse(endpoint).ok())
-            .is_some_and(|u| here(u.host_str()))
-        {
+        if Url::parse(url).is_ok_and(|url| here(url.host_str())) {
             builder = builder.no_proxy();
         }
         let client = builder.build().map_err(|error| format!("cannot make connections: {error}"))?;
-        Ok(Wire { client, allow_http: store.allow_http })
+        Ok(Wire { client, allow_http })
     }
 
     /// The store of a bucket.

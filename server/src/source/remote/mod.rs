@@ -11,7 +11,7 @@ mod client;
 mod credentials;
 mod fault;
 #[cfg(test)]
-pub(super) mod faulty;
+mod faulty;
 mod find;
 mod object;
 mod read;
@@ -22,6 +22,8 @@ mod tests;
 
 pub(super) use address::is_url;
 pub(super) use ahead::Ahead;
+#[cfg(test)]
+pub(super) use faulty::Faulty;
 pub(super) use find::{list, misfit};
 pub(super) use object::Object;
 pub(super) use read::{Span, fetch, hash, one};
@@ -64,7 +66,8 @@ pub(super) struct Remote {
 impl Remote {
     fn new(rules: &Rules<'_>, s3: bool) -> Result<Arc<Remote>, SourceError> {
         let store = rules.declared.store.clone().unwrap_or_default();
-        let wire = Wire::new(&store, &rules.path(""), s3).map_err(|why| rules.misfit(why))?;
+        let host = store.endpoint.as_deref().unwrap_or(&rules.declared.path);
+        let wire = Wire::new(&store, &rules.path(""), s3, host).map_err(|why| rules.misfit(why))?;
         let cache = store.cache.map(|limit| {
             let shown = store.cache_dir.as_deref().unwrap_or("mixfeed-cache/records");
             Cache::open(&rules.path(shown), limit.0 as u64)
