@@ -94,17 +94,16 @@ impl Wire {
 
     /// The store of a bucket.
     pub fn bucket(&self, store: &Store, base: &Path, bucket: &str) -> Result<Arc<dyn ObjectStore>, String> {
-        let mut builder = match store.credentials() {
-            Credentials::Environment => AmazonS3Builder::from_env(),
-            Credentials::File | Credentials::None => AmazonS3Builder::new(),
-        };
-        builder = builder.with_bucket_name(bucket).with_retry(once()).with_http_connector(self.clone());
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_retry(once())
+            .with_http_connector(self.clone());
         match (store.credentials(), &store.credentials_file) {
             (Credentials::None, _) => builder = builder.with_skip_signature(true),
             (Credentials::File, Some(file)) => {
                 let profile = store.profile.as_deref().unwrap_or("default");
                 let file = FileCredentials::new(base.join(file), file, profile);
-                builder = builder.with_credentials(Arc::new(file));
+                builder = builder.with_skip_signature(false).with_credentials(Arc::new(file));
             }
             (Credentials::File | Credentials::Environment, _) => {}
         }
