@@ -187,8 +187,8 @@ def begin_again(seaweed, server, before):
 
 def test_an_object_that_changes_ends_the_stream_with_data_loss(pytestconfig, seaweed, files, tmp_path):
     for number in range(2):
-        seaweed.put("other", f"s-{number}.tar", (files / f"shards/p-00{number}.tar").read_bytes())
-    config = remote(seaweed, seaweed.table("other", "tar", "other"))
+        seaweed.put("data", f"other/s-{number}.tar", (files / f"shards/p-00{number}.tar").read_bytes())
+    config = remote(seaweed, seaweed.table("other", "tar", "data/other"))
     with Server(pytestconfig.rootpath.parents[2], tmp_path, config) as server:
         stub, _ = opened(server)
         job = spec()
@@ -198,9 +198,9 @@ def test_an_object_that_changes_ends_the_stream_with_data_loss(pytestconfig, sea
         pull(stub, "changing", 1)
         changed = bytearray((files / "shards/p-000.tar").read_bytes())
         changed[-2000] ^= 1
-        seaweed.put("other", "s-0.tar", bytes(changed))
+        seaweed.put("data", "other/s-0.tar", bytes(changed))
         stream = stub.StreamBatches(feed_service_pb2.StreamBatchesRequest(job="changing", world_size=1), timeout=PATIENCE)
         with pytest.raises(grpc.RpcError) as error:
             list(islice(batches(stream), 20))
         assert error.value.code() == grpc.StatusCode.DATA_LOSS
-        assert "s3://other/s-0.tar changed since it was indexed" in error.value.details()
+        assert "s3://data/other/s-0.tar changed since it was indexed" in error.value.details()
