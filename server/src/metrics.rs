@@ -29,6 +29,10 @@ const UNPAIRED: &str = "mixfeed_samples_unpaired_total";
 const READ_BYTES: &str = "mixfeed_source_read_bytes_total";
 const READS: &str = "mixfeed_source_requests_total";
 const RETRIES: &str = "mixfeed_source_retries_total";
+const CACHE_REQUESTS: &str = "mixfeed_source_cache_requests_total";
+const CACHE_BYTES: &str = "mixfeed_source_cache_bytes";
+const CACHE_LIMIT: &str = "mixfeed_source_cache_limit_bytes";
+const RANGES: &str = "mixfeed_source_ranges_total";
 const STREAMS: &str = "mixfeed_streams";
 const STREAMS_ENDED: &str = "mixfeed_streams_ended_total";
 const JOBS: &str = "mixfeed_jobs";
@@ -125,6 +129,10 @@ fn describe() {
     describe_counter!(READ_BYTES, Unit::Bytes, "bytes of records read");
     describe_counter!(READS, "records read, by result");
     describe_counter!(RETRIES, "reads tried again after an I/O error");
+    describe_counter!(RANGES, "requests for bytes of objects in stores, tries that failed included");
+    describe_counter!(CACHE_REQUESTS, "records looked for in caches on disk, by result");
+    describe_gauge!(CACHE_BYTES, Unit::Bytes, "disk that caches of records take");
+    describe_gauge!(CACHE_LIMIT, Unit::Bytes, "most disk that caches of records may take");
     describe_gauge!(STREAMS, "open batch streams");
     describe_counter!(STREAMS_ENDED, "batch streams that ended, by reason");
     describe_gauge!(JOBS, "open jobs");
@@ -159,6 +167,12 @@ fn describe() {
         counter!(READS, "result" => result).absolute(0);
     }
     counter!(RETRIES).absolute(0);
+    counter!(RANGES).absolute(0);
+    for result in CacheResult::ALL {
+        counter!(CACHE_REQUESTS, "result" => result.name()).absolute(0);
+    }
+    gauge!(CACHE_BYTES).increment(0.0);
+    gauge!(CACHE_LIMIT).increment(0.0);
     gauge!(STREAMS).set(0.0);
     gauge!(JOBS).set(0.0);
 }
@@ -272,6 +286,47 @@ pub fn reads(records: u64, bytes: u64, ok: bool) {
 /// A read is tried again.
 pub fn retry() {
     counter!(RETRIES).increment(1);
+}
+
+/// What a cache on disk had of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum CacheResult {
+    Hit,
+    Miss,
+    Corrupt,
+}
+
+impl CacheResult {
+    const ALL: [CacheResult; 3] = [CacheResult::Hit, CacheResult::Miss, CacheResult::Corrupt];
+
+    fn name(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Miss => "miss",
+            CacheResult::Corrupt => "corrupt",
+        }
+    }
+}
+
+/// A record was looked for in a cache on disk.
+pub fn cached(result: CacheResult) {
+    counter!(CACHE_REQUESTS, "result" => result.name()).increment(1);
+}
+
+/// A cache on disk grew by `bytes`, or shrank.
+pub fn cache_bytes(bytes: f64) {
+    gauge!(CACHE_BYTES).increment(bytes);
+}
+
+/// A cache on disk of at most `limit` bytes was opened.
+pub fn cache_limit(limit: u64) {
+    gauge!(CACHE_LIMIT).increment(limit as f64);
+}
+
+/// A range of an object is asked for.
+pub fn range() {
+    counter!(RANGES).increment(1);
 }
 
 /// Open jobs.

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("size", &[]),
     ("auth", &["size"]),
-    ("source", &["batch", "cloud", "metrics"]),
+    ("source", &["batch", "cloud", "metrics", "size"]),
     ("decode", &["batch"]),
     ("mixture", &["batch", "rng"]),
     ("pack", &["rng"]),
@@ -83,7 +83,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("memmap2", &["source"]),
     ("libc", &["heap", "source"]),
     ("toml", &["auth", "config", "cli"]),
-    ("tokio_rustls", &["auth", "service"]),
+    ("tokio_rustls", &["auth", "service", "source"]),
     ("rustls_pki_types", &["service"]),
     ("x509_parser", &["service"]),
     ("redb", &["store"]),
@@ -92,6 +92,8 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("opentelemetry_otlp", &["cli"]),
     ("tracing_opentelemetry", &["cli", "trace"]),
     ("tracing_subscriber", &["cli"]),
+    ("object_store", &["source"]),
+    ("reqwest", &["source"]),
 ];
 
 /// Text of every file of each room, without tests and comments.

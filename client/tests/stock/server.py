@@ -43,13 +43,15 @@ SECONDS_TO_STOP = 60
 class Server:
     """A running `mixfeed serve`; leaving the block stops it and checks that it went well."""
 
-    def __init__(self, root, folder, server="", credentials=None):
+    def __init__(self, root, folder, server="", credentials=None, text=None):
         self.credentials = credentials
         config, self.ready, self.log = folder / "mixfeed.toml", folder / "ready.json", folder / "stderr"
         photos, prose = json.dumps(str(root / "demo-data/photos")), json.dumps(str(root / "LICENSE"))
         texts = json.dumps(str(root / "demo-data/text"))
         tiles = json.dumps(str(root / "demo-data/points"))
-        config.write_text(CONFIG.format(server=server, path=photos, prose=prose, texts=texts, tiles=tiles))
+        config.write_text(
+            text or CONFIG.format(server=server, path=photos, prose=prose, texts=texts, tiles=tiles)
+        )
         program = [root / "target/debug/mixfeed", "serve", "--config", config, "--ready-file", self.ready]
         with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(program, cwd=folder, stdin=subprocess.DEVNULL, stderr=stderr)

@@ -3,6 +3,7 @@
 //! A block is read on a few blocking threads (reads wait for disks, not for cores), then decoded, planned and mixed on
 //! the CPU pool. Rows of tokens are finished where they are read: copying them is all there is to do. Blocks are independent of each other: which server or thread makes them changes nothing.
 
+mod fetch;
 mod points;
 mod pool;
 mod replace;
@@ -330,9 +331,23 @@ impl Assembler {
 
     /// Reads every record of a block; a record over the job's size limit is not read at all.
     async fn read(&self, feed: &Arc<Feed>, at: &BlockAt) -> Result<Vec<Encoded>, AssembleError> {
-        let runs = at.places.chunks(READ_RUN).map(|run| {
+        let ids: Vec<SampleId> = at.places.iter().map(|place| place.id).collect();
+        let (begun, rest) = fetch::begin(feed, &ids);
+        let own: Vec<SampleId> = rest.iter().map(|slot| ids[*slot]).collect();
+        let (fetched, read) =
+            futures_util::future::try_join(fetch::end(begun), self.read_runs(feed, &own)).await?;
+        let mut all = vec![Ok(Bytes::new()); ids.len()];
+        for (slot, bytes) in rest.into_iter().zip(read).chain(fetched) {
+            all[slot] = bytes;
+        }
+        Ok(all)
+    }
+
+    /// Reads records on reader threads.
+    async fn read_runs(&self, feed: &Arc<Feed>, ids: &[SampleId]) -> Result<Vec<Encoded>, AssembleError> {
+        let runs = ids.chunks(READ_RUN).map(|run| {
             let (feed, readers) = (feed.clone(), self.readers.clone());
-            let ids: Vec<SampleId> = run.iter().map(|p| p.id).collect();
+            let ids = run.to_vec();
             async move {
                 let permit = readers.take().await;
                 let run = tokio::task::spawn_blocking(move || {

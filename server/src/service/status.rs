@@ -101,7 +101,9 @@ pub fn of_assemble(error: &AssembleError) -> Status {
 
 fn of_source(error: &SourceError) -> Status {
     match error {
-        SourceError::Io { .. } => status(Code::Unavailable, "SOURCE_READ", error),
+        SourceError::Io { .. } | SourceError::Unavailable { .. } => {
+            status(Code::Unavailable, "SOURCE_READ", error)
+        }
         SourceError::Changed { .. } => status(Code::DataLoss, "SOURCE_CHANGED", error),
         SourceError::Format { .. } => status(Code::DataLoss, "SOURCE_FORMAT", error),
         SourceError::Declaration { .. } => status(Code::FailedPrecondition, "SOURCE_DECLARATION", error),

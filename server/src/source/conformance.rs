@@ -1,6 +1,9 @@
 //! What every kind of source promises, run against each of them on the same records.
 
-use super::*;
+use super::{
+    remote::{Credentials, Faulty, Store},
+    *,
+};
 use ::parquet::{
     data_type::{ByteArray, ByteArrayType},
     file::{properties::WriterProperties, writer::SerializedFileWriter},
@@ -10,7 +13,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
 
@@ -45,9 +48,12 @@ struct Kit {
     place: fn(&[Item], usize) -> (String, PathBuf),
     /// Names of items are names of records.
     named: bool,
+    /// Read from a store.
+    far: bool,
 }
 
 const FOLDER: Kit = Kit {
+    far: false,
     write: write_folder,
     declaration: || Declaration::new(Kind::Folder, "data"),
     place: |items, i| {
@@ -58,6 +64,7 @@ const FOLDER: Kit = Kit {
 };
 
 const TAR: Kit = Kit {
+    far: false,
     write: |root, items| {
         for shard in ["0", "1"] {
             let items = items.iter().filter(|item| item.stem.ends_with(shard)).cloned().collect::<Vec<_>>();
@@ -76,6 +83,7 @@ const TAR: Kit = Kit {
 };
 
 const PARQUET: Kit = Kit {
+    far: false,
     write: |root, items| write_parquet(&root.join("data/p.parquet"), items, 2),
     declaration: || Declaration {
         groups: Some(GroupBy::Class),
@@ -85,6 +93,22 @@ const PARQUET: Kit = Kit {
     place: |_, i| (format!("p.parquet/{i:010}"), "data/p.parquet".into()),
     named: false,
 };
+
+/// The same source in a store whose bucket is `root`; its index is not kept.
+fn in_a_store(declaration: Declaration, root: &Path) -> Declaration {
+    // One for all tests: it must live as long as the sources.
+    static STORE: LazyLock<Faulty> = LazyLock::new(|| Faulty::start("none", Path::new("/nonexistent")));
+    let bucket = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex()[..32].to_owned();
+    STORE.bucket(&bucket, root);
+    let store = Store {
+        endpoint: Some(STORE.endpoint.clone()),
+        credentials: Some(Credentials::None),
+        retries: Some(0),
+        ..Store::default()
+    };
+    let path = format!("s3://{bucket}/{}", declaration.path);
+    Declaration { path, store: Some(store), ..declaration }
+}
 
 pub(super) fn write_folder(root: &Path, items: &[Item]) {
     for item in items {
@@ -147,7 +171,11 @@ struct Made {
 
 impl Kit {
     fn open(&self, root: &Path, verify: Verify) -> Arc<dyn Source> {
-        open("s", &Declaration { verify, ..(self.declaration)() }, root, &quiet).expect("a good source")
+        let mut declaration = Declaration { verify, ..(self.declaration)() };
+        if self.far {
+            declaration = in_a_store(declaration, root);
+        }
+        open("s", &declaration, root, &quiet).expect("a good source")
     }
 
     fn make(&self, items: &[Item], verify: Verify) -> Made {
@@ -243,6 +271,9 @@ fn changes_are_noticed(kit: &Kit) {
     ];
     for (which, change) in changes.into_iter().enumerate() {
         for read_before in [false, true] {
+            if kit.far && !kit.named && read_before {
+                continue; // its rows are kept decoded: those of the state that was indexed, and nobody is asked
+            }
             let items = items();
             let made = kit.make(&items, Verify::Size);
             let number = kit.number(&*made.source, &items, 0);
@@ -268,7 +299,8 @@ fn a_missing_file_is_a_read_error(kit: &Kit) {
     let made = kit.make(&items, Verify::Size);
     fs::remove_file(made.root.path().join((kit.place)(&items, 0).1)).expect("was there");
     let number = kit.number(&*made.source, &items, 0);
-    assert!(matches!(made.source.read(number), Err(SourceError::Io { .. })));
+    let got = made.source.read(number);
+    assert!(matches!(got, Err(SourceError::Io { .. } | SourceError::Unavailable { .. })), "{got:?}");
 }
 
 fn digests_change_with_labels_names_and_sizes_only(kit: &Kit) {
@@ -340,6 +372,26 @@ conform! {
     folder: FOLDER;
     tar: TAR;
     parquet: PARQUET;
+    folder_in_a_store: Kit { far: true, ..FOLDER };
+    tar_in_a_store: Kit { far: true, ..TAR };
+    parquet_in_a_store: Kit { far: true, ..PARQUET };
+}
+
+#[test]
+fn a_store_changes_no_index_and_no_byte() {
+    for near in [FOLDER, TAR, PARQUET] {
+        let items = items();
+        let root = near.make(&items, Verify::Content).root;
+        let near_source = near.open(root.path(), Verify::Content);
+        let far_source = Kit { far: true, ..near }.open(root.path(), Verify::Content);
+        assert_eq!(near_source.index(), far_source.index());
+        let all: Vec<u32> = (0..items.len() as u32).collect();
+        for number in &all {
+            let (a, b) = (near_source.read(*number), far_source.read(*number));
+            assert_eq!(a.expect("readable"), b.expect("readable"));
+        }
+        assert!(near_source.fetch(&all).is_none());
+    }
 }
 
 #[test]

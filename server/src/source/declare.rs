@@ -1,6 +1,6 @@
 //! What the operator's TOML file says about a source, checked before anything is read.
 
-use super::{Source, SourceError, folder, parquet, points, tar, text, tokens};
+use super::{Source, SourceError, folder, parquet, points, remote, tar, text, tokens};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -15,8 +15,14 @@ pub struct Declaration {
     /// How records are stored.
     pub kind: Kind,
     /// Folder of class folders; for the other kinds a file, a folder of files or a glob such as "shards/train-*.tar".
-    /// Relative to the file that declares the source.
+    /// Relative to the file that declares the source. Or, for folders, tar and Parquet, a URL of a store:
+    /// "s3://bucket/prefix", "s3://bucket/train-*.tar", "https://host/train-{000..099}.tar".
     pub path: String,
+    /// Text file, or a URL of one, that lists objects below a `path` that is a URL: a line is a name, a pattern such as
+    /// "train-{000..099}.tar", or a whole URL, which may be presigned. Web servers cannot list, so folders there need one.
+    pub manifest: Option<String>,
+    /// How objects of a `path` that is a URL are read.
+    pub store: Option<remote::Store>,
     /// What a group is; default: "class" for folders, "column" when `group_column` is given, otherwise "one".
     pub groups: Option<GroupBy>,
     /// Where labels are; default: "csv" or "column" when `labels_csv` or `label_column` is given, "json" when
@@ -191,6 +197,8 @@ impl Declaration {
         Declaration {
             kind,
             path: path.into(),
+            manifest: None,
+            store: None,
             groups: None,
             labels: None,
             labels_csv: None,
@@ -355,6 +363,8 @@ impl<'a> Rules<'a> {
     fn check_fields(&self) -> Result<(), SourceError> {
         let d = self.declared;
         self.ensure(!d.path.is_empty(), || "path is empty, want a folder, a file or a glob".into())?;
+        let misfit = remote::misfit(d);
+        self.ensure(misfit.is_none(), || misfit.unwrap_or_default())?;
         for (field, given, fits) in [
             ("image_column", d.image_column.is_some(), d.kind == Kind::Parquet),
             ("decoded_mib", d.decoded_mib.is_some(), d.kind == Kind::Parquet),

@@ -129,6 +129,11 @@ impl Built {
         Ok(Built { index: Index { records, groups, classes }, notes, content })
     }
 
+    /// Hash of a record's bytes, when they are compared with it.
+    pub fn hash(&self, number: u32) -> Option<[u8; 32]> {
+        self.content.get(number as usize).copied()
+    }
+
     /// Compares bytes that were read with what was indexed; `file` names them in the error.
     pub fn verify(&self, number: u32, bytes: &[u8], file: &str) -> Result<(), SourceError> {
         match self.content.get(number as usize) {

@@ -104,7 +104,8 @@ pub(super) fn shard_index(
     rule: &str,
     make: impl FnOnce() -> Result<ShardIndex, SourceError>,
 ) -> Result<ShardIndex, SourceError> {
-    let rule = format!("{rule} {:?}", rules.declared.verify);
+    let state = shard.object.as_ref().map(|object| format!(" {}", object.state())).unwrap_or_default();
+    let rule = format!("{rule} {:?}{state}", rules.declared.verify);
     let places = places(rules, shard);
     let kept = places.iter().find_map(|place| load(place, shard, &rule, rules.declared.verify));
     if let Some(kept) = kept {
@@ -124,6 +125,10 @@ pub(super) fn shard_index(
 
 /// Where an index of `shard` may lie, best first.
 fn places(rules: &Rules<'_>, shard: &Shard) -> Vec<PathBuf> {
+    if shard.object.is_some() {
+        let folder = rules.path(rules.declared.cache.as_deref().unwrap_or("mixfeed-cache"));
+        return vec![folder.join(format!("{}{EXTENSION}", alias(&shard.path)))];
+    }
     let mut beside = shard.path.as_os_str().to_owned();
     beside.push(EXTENSION);
     let cache = rules.declared.cache.as_deref().map(|cache| rules.path(cache));

@@ -19,6 +19,7 @@ mod parquet;
 #[cfg(test)]
 mod parquet_shapes;
 mod points;
+mod remote;
 mod shard;
 mod tar;
 #[cfg(test)]
@@ -29,10 +30,12 @@ mod walk;
 
 pub use declare::{Declaration, Documents, GroupBy, Kind, LabelFrom, Tile, Verify, Width, open};
 pub use memory::Memory;
+pub use remote::{Credentials, Store};
 pub use tokens::TokenMemory;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::pin::Pin;
 
 /// One record of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +128,11 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SourceError::Io`] when it cannot be read now, [`SourceError::Changed`] when it is no longer what was indexed.
     fn read(&self, number: u32) -> Result<Bytes, SourceError>;
+    /// Begins to read `numbers` all at once, where that holds no thread while it waits: objects of stores. `None` when each
+    /// of them is to be [`Source::read`]. What comes is in their order, or an error of any of them; it can be dropped.
+    fn fetch(&self, _numbers: &[u32]) -> Option<Fetching> {
+        None
+    }
     /// Whether its records are scenes of points, packed by [`crate::cloud::parts`].
     fn scenes(&self) -> bool {
         false
@@ -134,6 +142,9 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         None
     }
 }
+
+/// Records on their way, see [`Source::fetch`].
+pub type Fetching = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, SourceError>> + Send>>;
 
 /// A source that cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +156,14 @@ pub enum SourceError {
         file: String,
         /// What the system says.
         error: std::io::Error,
+    },
+    /// A read of a store failed, and so did what was tried again; or trying again cannot help. Another time it may be there.
+    #[error("{file}: {why}")]
+    Unavailable {
+        /// Source, object and range; never a query.
+        file: String,
+        /// What failed last, and how often it was tried.
+        why: String,
     },
     /// A file is no longer what was indexed.
     #[error("{file} changed since it was indexed: {what}")]

@@ -8,7 +8,7 @@ use super::{
     keep::{Member, RowGroup, ShardIndex, shard_index},
     lru::Lru,
     record,
-    shard::{Positional, Shard, Shards, find},
+    shard::{Positional, Shard, Shards, find, indexed},
     walk::Tally,
 };
 use ::parquet::file::reader::FileReader;
@@ -48,12 +48,14 @@ impl Parquet {
         let rule = format!("parquet {column:?} {:?} {:?}", d.label_column, d.group_column);
         let mut drafts = Vec::new();
         let mut row_groups = Vec::new();
-        for (number, shard) in shards.iter().enumerate() {
-            progress(drafts.len() as u64, &shard.shown);
-            let index = shard_index(rules, shard, &rule, || {
+        let index = |shard: &Shard| {
+            shard_index(rules, shard, &rule, || {
                 let file = shard.open()?;
                 shard.guarded(|| decoding(shard, || index(rules, shard, file, &column)))
-            })?;
+            })
+        };
+        indexed(&shards, &index, |number, shard, index| {
+            progress(drafts.len() as u64, &shard.shown);
             let mut pages = index.row_groups.iter().flat_map(|group| &group.pages);
             let rows = pages.try_fold(0u64, |sum, rows| sum.checked_add(*rows));
             if rows != Some(index.members.len() as u64) {
@@ -65,7 +67,8 @@ impl Parquet {
             }));
             notes.extend(index.notes);
             row_groups.push(index.row_groups);
-        }
+            Ok(())
+        })?;
         progress(drafts.len() as u64, &d.path);
         let mut built = Built::new(rules, drafts, Vec::new(), notes)?;
         let blocks = blocks(&built.index, &row_groups);

@@ -3,18 +3,25 @@
 use super::{
     SourceError,
     declare::Rules,
+    keep::ShardIndex,
     lru::Lru,
+    remote::{self, Ahead, Object},
     walk::{Found, Stamp, Walk, Want, walk},
 };
 use bytes::Bytes;
 use globset::GlobBuilder;
 use parquet::file::reader::{ChunkReader, Length};
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
 };
 
 /// Files kept open by one source.
@@ -27,32 +34,49 @@ pub(super) struct Shard {
     pub name: String,
     /// Name in errors, as the operator would write it.
     pub shown: String,
-    /// Where it is.
+    /// Where it is; a URL when it is an object.
     pub path: PathBuf,
-    /// State when it was indexed.
+    /// State when it was indexed; of an object only its size.
     pub stamp: Stamp,
+    /// The object that it is.
+    pub object: Option<Arc<Object>>,
 }
 
 impl Shard {
     /// Opens it, if it is still what was indexed.
     pub fn open(&self) -> Result<Positional, SourceError> {
+        if let Some(object) = &self.object {
+            let bytes = Bytestore::Object(Arc::new(Ahead::new(object.clone())));
+            return Ok(Positional { bytes, len: self.stamp.size, position: 0 });
+        }
         let io = |error| SourceError::io(self.shown.as_str(), error);
         self.check()?; // opening a pipe in its place would wait for a writer
         let file = File::open(&self.path).map_err(io)?;
         self.compare(&Stamp::of(&file.metadata().map_err(io)?))?;
-        Ok(Positional { file: Arc::new(file), len: self.stamp.size, position: 0 })
+        Ok(Positional { bytes: Bytestore::File(Arc::new(file)), len: self.stamp.size, position: 0 })
     }
 
-    /// Fails when the file at its path is no longer what was indexed.
+    /// Fails when the file at its path is no longer what was indexed. Objects are asked with every read.
     pub fn check(&self) -> Result<(), SourceError> {
+        if self.object.is_some() {
+            return Ok(());
+        }
         let metadata =
             fs::metadata(&self.path).map_err(|error| SourceError::io(self.shown.as_str(), error))?;
         self.compare(&Stamp::of(&metadata))
     }
 
     /// Runs `read`, and fails with `Changed` when the shard changed before or meanwhile, whatever `read` says.
+    /// Of an object, the error is that of its last failed read.
     pub fn guarded<T>(&self, read: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
         let got = read();
+        if let Some(object) = &self.object {
+            // Readers of formats take any failed read for damage.
+            return match (got, object.failure()) {
+                (Err(_), Some(failure)) => Err(failure),
+                (got, _) => got,
+            };
+        }
         self.check()?;
         got
     }
@@ -74,6 +98,9 @@ pub(super) fn find(
     progress: &dyn Fn(u64, &str),
 ) -> Result<(Vec<Shard>, Vec<String>), SourceError> {
     let declared = rules.declared.path.trim_end_matches('/');
+    if remote::is_url(declared) {
+        return find_objects(rules, extensions, progress);
+    }
     let path = rules.path(declared);
     let (found, shown, notes) = if path.is_file() {
         let metadata = fs::metadata(&path).map_err(|error| SourceError::io(declared, error))?;
@@ -98,9 +125,29 @@ pub(super) fn find(
     }
     let shard = |found: Found| {
         let shown = if shown.is_empty() { found.name.clone() } else { format!("{shown}/{}", found.name) };
-        Shard { name: found.name, shown, path: found.path, stamp: found.stamp }
+        Shard { name: found.name, shown, path: found.path, stamp: found.stamp, object: None }
     };
     Ok((found.into_iter().map(shard).collect(), notes))
+}
+
+/// As [`find`] in a store.
+fn find_objects(
+    rules: &Rules<'_>,
+    extensions: &[&str],
+    progress: &dyn Fn(u64, &str),
+) -> Result<(Vec<Shard>, Vec<String>), SourceError> {
+    let wanted = |name: &str| extensions.iter().any(|extension| name.ends_with(extension));
+    let found = remote::list(rules, &wanted, progress)?;
+    let others = found.others.note("object is no shard", "objects are no shards");
+    let notes = others.into_iter().chain(found.notes()).collect();
+    let shard = |(name, object): (String, Arc<Object>)| Shard {
+        name,
+        shown: object.shown.clone(),
+        path: object.shown.as_str().into(),
+        stamp: Stamp::sized(object.size()),
+        object: Some(object),
+    };
+    Ok((found.objects.into_iter().map(shard).collect(), notes))
 }
 
 /// Files that match the glob `declared`, and the part of it that has no wildcard.
@@ -122,6 +169,48 @@ fn glob<'a>(rules: &Rules<'_>, declared: &'a str) -> Result<(Walk, &'a str), Sou
     let wanted = |name: &str| glob.is_match(name);
     let shown = if folder.is_empty() { "." } else { folder };
     Ok((walk(&root, &Want { shown, depth, file: &wanted, progress: &|_, _| {} })?, folder))
+}
+
+/// Objects that are indexed at the same time: mostly, each waits for an answer.
+const TOGETHER: usize = 16;
+
+/// Makes an index of each of `shards` by `make` and hands them to `each` in their order. Files one after the other,
+/// objects several at a time.
+pub(super) fn indexed(
+    shards: &[Shard],
+    make: &(dyn Fn(&Shard) -> Result<ShardIndex, SourceError> + Sync),
+    mut each: impl FnMut(usize, &Shard, ShardIndex) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    if shards.iter().all(|shard| shard.object.is_none()) {
+        return shards.iter().enumerate().try_for_each(|(number, shard)| each(number, shard, make(shard)?));
+    }
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        // A bound, so that a slow first one does not have all others wait in memory.
+        let (tell, hear) = mpsc::sync_channel(TOGETHER);
+        for _ in 0..TOGETHER.min(shards.len()) {
+            let (tell, next) = (tell.clone(), &next);
+            scope.spawn(move || {
+                while let Some((number, shard)) =
+                    Some(next.fetch_add(1, Relaxed)).and_then(|n| Some((n, shards.get(n)?)))
+                {
+                    if tell.send((number, make(shard))).is_err() {
+                        break; // another one failed
+                    }
+                }
+            });
+        }
+        drop(tell);
+        let (mut early, mut due) = (BTreeMap::new(), 0);
+        for (number, index) in hear {
+            early.insert(number, index?);
+            while let Some(index) = early.remove(&due) {
+                each(due, &shards[due], index)?;
+                due += 1;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// The shards of a source, some of them open.
@@ -149,10 +238,17 @@ impl<T> Shards<T> {
     }
 }
 
-/// A file read by position, so that threads that share it don't move each other.
+/// Where bytes are.
+#[derive(Clone, Debug)]
+enum Bytestore {
+    File(Arc<File>),
+    Object(Arc<Ahead>),
+}
+
+/// A file or an object read by position, so that threads that share it don't move each other.
 #[derive(Clone, Debug)]
 pub(super) struct Positional {
-    file: Arc<File>,
+    bytes: Bytestore,
     len: u64,
     position: u64,
 }
@@ -164,19 +260,33 @@ impl Positional {
             let why = format!("bytes {offset}..{offset}+{size} of a file of {}", self.len);
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         }
-        let mut bytes = vec![0; size as usize];
-        self.file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
+        match &self.bytes {
+            Bytestore::File(file) => {
+                let mut bytes = vec![0; size as usize];
+                file.read_exact_at(&mut bytes, offset)?;
+                Ok(bytes)
+            }
+            Bytestore::Object(object) => Ok(object.range(offset, size)?.into()),
+        }
     }
 
     /// Fills `into` from `offset`; fails when the file ends before.
     pub fn fill(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)
+        match &self.bytes {
+            Bytestore::File(file) => file.read_exact_at(into, offset),
+            Bytestore::Object(object) => {
+                into.copy_from_slice(&object.range(offset, into.len() as u64)?);
+                Ok(())
+            }
+        }
     }
 
-    /// The file itself.
-    pub fn file(&self) -> &File {
-        &self.file
+    /// The file itself, when it is one.
+    pub fn file(&self) -> Option<&File> {
+        match &self.bytes {
+            Bytestore::File(file) => Some(file),
+            Bytestore::Object(_) => None,
+        }
     }
 
     /// Bytes of the file when it was opened.
@@ -187,7 +297,10 @@ impl Positional {
 
 impl Read for Positional {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(into, self.position)?;
+        let read = match &self.bytes {
+            Bytestore::File(file) => file.read_at(into, self.position)?,
+            Bytestore::Object(object) => object.read(into, self.position)?,
+        };
         self.position += read as u64;
         Ok(read)
     }

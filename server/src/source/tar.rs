@@ -2,13 +2,14 @@
 //! picture is the record, its `.cls` or `.json` the label.
 
 use super::{
-    Index, Source, SourceError,
+    Fetching, Index, Source, SourceError,
     declare::{LabelFrom, Rules, Verify},
     draft::Built,
     is_picture,
     keep::{Member, ShardIndex, shard_index},
     record,
-    shard::{Positional, Shard, Shards, find},
+    remote::{self, Span},
+    shard::{Positional, Shard, Shards, find, indexed},
     walk::Tally,
 };
 use ::tar::{Archive, Entry, EntryType};
@@ -46,12 +47,14 @@ impl Tar {
             LabelFrom::Folder | LabelFrom::Csv | LabelFrom::Column | LabelFrom::None => "tar".to_owned(),
         };
         let mut drafts = Vec::new();
-        for (number, shard) in shards.iter().enumerate() {
-            progress(drafts.len() as u64, &shard.shown);
-            let index = shard_index(rules, shard, &rule, || {
+        let index = |shard: &Shard| {
+            shard_index(rules, shard, &rule, || {
                 let reader = Reading { shard, file: &shard.open()?, labels: rules.labels, field };
                 shard.guarded(|| reader.index(rules.declared.verify))
-            })?;
+            })
+        };
+        indexed(&shards, &index, |number, shard, index| {
+            progress(drafts.len() as u64, &shard.shown);
             for member in index.members {
                 if member.offset.checked_add(member.size).is_none_or(|end| end > shard.stamp.size) {
                     return Err(
@@ -65,7 +68,8 @@ impl Tar {
                 drafts.push(draft);
             }
             notes.extend(index.notes);
-        }
+            Ok(())
+        })?;
         progress(drafts.len() as u64, &rules.declared.path);
         Ok(Tar { built: Built::new(rules, drafts, Vec::new(), notes)?, shards: Shards::new(shards) })
     }
@@ -87,6 +91,9 @@ impl Source for Tar {
     fn read(&self, number: u32) -> Result<Bytes, SourceError> {
         let record = record(&self.built.index, number)?;
         let shard = &self.shards.shards[record.file as usize];
+        if shard.object.is_some() {
+            return remote::one(self.want(number)?);
+        }
         let bytes = shard.guarded(|| {
             let file = self.shards.get(record.file, |_, file| Ok(file))?;
             file.range(record.offset, record.size)
@@ -95,13 +102,36 @@ impl Source for Tar {
         self.built.verify(number, &bytes, &record.name)?;
         Ok(bytes.into())
     }
+
+    fn fetch(&self, numbers: &[u32]) -> Option<Fetching> {
+        self.shards.shards.first()?.object.as_ref()?;
+        Some(remote::fetch(numbers.iter().map(|number| self.want(*number)).collect()))
+    }
+}
+
+impl Tar {
+    /// What to ask a store for.
+    fn want(&self, number: u32) -> Result<Span, SourceError> {
+        let record = record(&self.built.index, number)?;
+        let shard = &self.shards.shards[record.file as usize];
+        let object = shard.object.clone().ok_or_else(|| shard.format("is no object"))?;
+        let (from, length, hash) = (record.offset, record.size, self.built.hash(number));
+        Ok(Span { object, from, length, hash, name: record.name.clone() })
+    }
 }
 
 /// Members with one key.
 #[derive(Debug, Default)]
 struct Sample {
     picture: Option<(String, u64, u64)>,
-    label: Option<(u64, u64)>,
+    label: Option<Result<Label, String>>,
+}
+
+/// A label, as text or as a number.
+#[derive(Debug)]
+enum Label {
+    Text(String),
+    Number(i64),
 }
 
 /// One shard being indexed.
@@ -132,8 +162,11 @@ impl Reading<'_> {
                 continue;
             };
             let mut member = Member { name, offset, size, ..Member::default() };
-            if let Some((offset, size)) = sample.label {
-                self.label(&mut member, offset, size)?;
+            match sample.label {
+                None => {}
+                Some(Ok(Label::Text(text))) => member.label = Some(text),
+                Some(Ok(Label::Number(number))) => member.number = Some(number),
+                Some(Err(why)) => return Err(self.shard.format(format!("label of `{}` {why}", member.name))),
             }
             if verify == Verify::Content {
                 member.content = blake3::hash(&self.bytes(offset, size)?).as_bytes().to_vec();
@@ -267,42 +300,36 @@ impl Reading<'_> {
                     .shard
                     .format(format!("member `{name}` has {} bytes, want at most {MAX_LABEL}", at.1)));
             }
-            if sample.label.replace(at).is_some() {
+            // Now, since in a store it came along with the header; whether it must be good depends on the picture.
+            let label = self.label(&self.bytes(at.0, at.1)?);
+            if sample.label.replace(label).is_some() {
                 return twice("labels");
             }
         }
         Ok(())
     }
 
-    /// Reads the label of `member` from `.cls` or `.json` bytes.
-    fn label(&self, member: &mut Member, offset: u64, size: u64) -> Result<(), SourceError> {
-        let bytes = self.bytes(offset, size)?;
-        let wrong = |why: String| self.shard.format(format!("label of `{}` {why}", member.name));
+    /// The label in the bytes of a `.cls` or `.json`, or what is wrong with it.
+    fn label(&self, bytes: &[u8]) -> Result<Label, String> {
         if self.labels == LabelFrom::Cls {
-            let text = std::str::from_utf8(&bytes)
-                .map_err(|_| wrong("is no UTF-8, want a number or a name".into()))?;
-            let text = text.trim();
-            if text.is_empty() {
-                return Err(wrong("is empty, want a number or a name in its `.cls`".into()));
-            }
-            member.label = Some(text.into());
-            return Ok(());
+            let text = std::str::from_utf8(bytes).map_err(|_| "is no UTF-8, want a number or a name")?.trim();
+            return match text.is_empty() {
+                true => Err("is empty, want a number or a name in its `.cls`".into()),
+                false => Ok(Label::Text(text.into())),
+            };
         }
-        let json: serde_json::Value = serde_json::from_slice(&bytes)
-            .map_err(|error| wrong(format!("cannot be read: its `.json` has {error}")))?;
+        let json: serde_json::Value = serde_json::from_slice(bytes)
+            .map_err(|error| format!("cannot be read: its `.json` has {error}"))?;
         let value = json.get(self.field);
         match (value.and_then(serde_json::Value::as_i64), value.and_then(serde_json::Value::as_str)) {
-            (Some(number), _) => member.number = Some(number),
-            (None, Some(text)) => member.label = Some(text.into()),
+            (Some(number), _) => Ok(Label::Number(number)),
+            (None, Some(text)) => Ok(Label::Text(text.into())),
             (None, None) => {
                 let is = value.map_or("is not there".into(), |value| format!("is {value:.60}"));
-                return Err(wrong(format!(
-                    "is missing: field `{}` of its `.json` {is}, want an integer or a name",
-                    self.field
-                )));
+                let field = self.field;
+                Err(format!("is missing: field `{field}` of its `.json` {is}, want an integer or a name"))
             }
         }
-        Ok(())
     }
 }
 

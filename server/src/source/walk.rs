@@ -28,6 +28,11 @@ impl Stamp {
         Stamp { size: metadata.len(), mtime_ns, inode: metadata.ino() }
     }
 
+    /// That of an object, whose changes are noticed otherwise.
+    pub fn sized(size: u64) -> Stamp {
+        Stamp { size, mtime_ns: 0, inode: 0 }
+    }
+
     /// How `now` differs from this, if it does.
     pub fn differs(&self, now: &Stamp) -> Option<String> {
         if now.size != self.size {

@@ -89,7 +89,13 @@ pub(super) fn open(
         let number = shards.len() as u32;
         let shown = place.display().to_string();
         let metadata = fs::metadata(&place).map_err(|error| SourceError::io(shown.as_str(), error))?;
-        shards.push(Shard { name: scene.name.clone(), shown, path: place, stamp: Stamp::of(&metadata) });
+        shards.push(Shard {
+            name: scene.name.clone(),
+            shown,
+            path: place,
+            stamp: Stamp::of(&metadata),
+            object: None,
+        });
         small += table.left_out;
         for Entry { at: (i, j), offset, size, points } in table.blocks {
             let name = format!("{}/{i}_{j}", scene.name);

@@ -113,7 +113,7 @@ fn cached(place: &Path) -> Result<Shard, SourceError> {
     let shown = place.display().to_string();
     let metadata = fs::metadata(place).map_err(|error| SourceError::io(shown.as_str(), error))?;
     let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Shard { name, shown, path: place.to_owned(), stamp: Stamp::of(&metadata) })
+    Ok(Shard { name, shown, path: place.to_owned(), stamp: Stamp::of(&metadata), object: None })
 }
 
 fn kept(place: &Path, fit: [u8; 32]) -> Kept {

@@ -168,7 +168,7 @@ impl Tokens {
             Some(map) => map,
             None => {
                 let file = self.shards.get(number, |_, file| Ok(file))?;
-                place.map.get_or_init(|| Map::new(file.file()))
+                place.map.get_or_init(|| file.file().and_then(Map::new))
             }
         };
         Ok(map.as_ref())
