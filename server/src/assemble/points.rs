@@ -7,11 +7,11 @@ use crate::cloud::{self, Scene};
 use crate::exec::points::columns::{self, Columns};
 use crate::exec::points::union::{self, Part, len};
 use crate::exec::points::voxel::{self, Pick, Voxels};
-use crate::exec::points::{self, Points, Scratch, budget};
+use crate::exec::points::{self, Measured, Points, Scratch, budget};
 use crate::job::{Attribute, Feed, Points as Rule};
 use crate::metrics::{self, Stage};
 use crate::plan::Plan;
-use crate::plan::scene::{self, Shape};
+use crate::plan::scene;
 use crate::rng::Draw;
 use bytes::Bytes;
 use rayon::prelude::*;
@@ -177,17 +177,13 @@ fn scene(
     let stream = &rule.scene_stream;
     let cuts = scene::cut(&rule.scene, scene.len() as u32, stream, step, slot);
     points::apply_cut(&mut scene, &cuts, scratch);
-    let ops = scene::draw(&rule.scene, &Shape::of(&scene.coord), stream, step, slot)?;
-    let points = points::apply(scene, &ops, scratch);
-    if let Some(rule) = rule.voxels {
-        let limit = rule.size * MOST_VOXELS;
-        let all = points.coord.as_flattened();
-        if all.iter().fold(false, |far, c| far | (c.abs() >= limit)) {
-            let value = all.iter().fold(0.0, |far: f32, c| far.max(c.abs()));
-            return Err(Refusal::Fine { value, size: rule.size });
-        }
+    let measured = Measured::of(&scene.coord);
+    let ops = scene::draw(&rule.scene, &measured.shape, stream, step, slot)?;
+    let (points, value) = points::transform(scene, &measured, &ops, scratch);
+    match rule.voxels {
+        Some(rule) if value >= rule.size * MOST_VOXELS => Err(Refusal::Fine { value, size: rule.size }),
+        Some(_) | None => Ok(points),
     }
-    Ok(points)
 }
 
 /// Drops what the job does not use, and fills in what it declared for scenes that lack it.
@@ -201,14 +197,17 @@ fn complete(rule: &Rule, scene: &mut Scene) -> Result<(), Refusal> {
             Attribute::Normal => fill(&mut scene.normal, used, value.map(|v| [v as f32; 3]), n, name)?,
             Attribute::Intensity => fill(&mut scene.intensity, used, value.map(|v| v as f32), n, name)?,
             Attribute::Segment => fill(&mut scene.segment, used, value.map(|v| v as i32), n, name)?,
-            // Most scenes have no instances: then no point belongs to one.
-            Attribute::Instance => {
-                fill(&mut scene.instance, used, Some(value.map_or(-1, |v| v as i32)), n, name)?;
-            }
+            // Most scenes have no instances: then no point belongs to one, as if all were of -1.
+            Attribute::Instance if scene.instance.is_none() && value.is_none() => {}
+            Attribute::Instance => fill(&mut scene.instance, used, value.map(|v| v as i32), n, name)?,
         }
     }
-    let ids = scene.instance.iter().flatten();
-    match ids.enumerate().find(|(_, id)| **id > MOST_INSTANCE) {
+    let ids = scene.instance.as_deref().unwrap_or_default();
+    // The largest is found many at once; which one it is matters in bad scenes only.
+    if ids.iter().copied().max().is_none_or(|largest| largest <= MOST_INSTANCE) {
+        return Ok(());
+    }
+    match ids.iter().enumerate().find(|(_, id)| **id > MOST_INSTANCE) {
         Some((point, id)) => Err(Refusal::Instance { point, id: *id, limit: MOST_INSTANCE }),
         None => Ok(()),
     }
@@ -232,7 +231,13 @@ fn fill<T: Clone>(
 
 /// Stored classes to those of the job.
 fn classify(rule: &Rule, classes: &[i32], scene: &mut Scene) -> Result<(), Refusal> {
-    for (point, class) in scene.segment.iter_mut().flatten().enumerate() {
+    let Some(segment) = &mut scene.segment else { return Ok(()) };
+    // Classes as stored stay, and most scenes have no other ones.
+    let as_stored = rule.labels.map.is_none() && classes.is_empty();
+    if as_stored && segment.iter().copied().min().is_none_or(|least| least >= 0) {
+        return Ok(());
+    }
+    for (point, class) in segment.iter_mut().enumerate() {
         *class = match rule.labels.class(*class, classes) {
             Some(class) => class,
             None if rule.labels.refuse => return Err(Refusal::Class { point, class: *class }),
@@ -281,7 +286,9 @@ fn mix(
                     Pick::Random(rule.scene_stream.at(Draw::SceneVoxel, at.step, at.slot + i as u64).bits())
                 }
             };
-            let mut found = VOXELS.with_borrow_mut(|own| voxel::voxels(row, scenes, v.size, pick, own))?;
+            let details = v.inverse || v.count || v.majority;
+            let rule = voxel::Rule { size: v.size, pick, details };
+            let mut found = VOXELS.with_borrow_mut(|own| voxel::voxels(row, scenes, &rule, own))?;
             if v.majority {
                 found.majority(row, scenes);
             }
