@@ -10,7 +10,7 @@ use super::kernel;
 use super::points::Measured;
 use super::points::lanes::Bounds;
 use super::points::voxel::{Blocks, Cells, Grid};
-use super::points::walk::{From, Notes, Step};
+use super::points::walk::{Input, Notes, Step};
 
 /// Instruction set that the kernels run on. Results do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ entries! {
     /// Blend with the grey picture.
     fn saturate(r: &mut [u8], g: &mut [u8], b: &mut [u8], factor: f32, rest: f32), avx2 = kernel::saturate;
     /// One walk over the triples of a scene.
-    fn walk(from: From<'_>, values: &mut [[f32; 3]], steps: &[Step<'_>], notes: &mut Notes), avx2 = kernel::walk;
+    fn walk(from: Input<'_>, values: &mut [[f32; 3]], steps: &[Step<'_>], notes: &mut Notes), avx2 = kernel::walk;
     /// Extent and mean of stored coordinates.
     fn measure(coord: &[[f64; 3]]) -> Measured, avx2 = kernel::measure;
     /// Smallest and largest coordinates.

@@ -25,11 +25,11 @@ pub(in crate::exec) fn measure(coord: &[[f64; 3]]) -> Measured {
     let (mut low, mut high, mut sums) = ([f64::INFINITY; 12], [f64::NEG_INFINITY; 12], [0.0; 12]);
     let (fours, rest) = coord.as_chunks::<4>();
     for four in fours {
-        let four = four.as_flattened();
-        for i in 0..12 {
-            low[i] = if four[i] < low[i] { four[i] } else { low[i] };
-            high[i] = if four[i] > high[i] { four[i] } else { high[i] };
-            sums[i] += four[i];
+        for (((v, low), high), sum) in four.as_flattened().iter().zip(&mut low).zip(&mut high).zip(&mut sums)
+        {
+            *low = if *v < *low { *v } else { *low };
+            *high = if *v > *high { *v } else { *high };
+            *sum += *v;
         }
     }
     for (i, v) in rest.as_flattened().iter().enumerate() {
@@ -51,9 +51,8 @@ pub(super) type Sums = [f64; 12];
 pub(super) fn sums(mut sums: Sums, values: &[[f32; 3]]) -> Sums {
     let (fours, rest) = values.as_chunks::<4>();
     for four in fours {
-        let four = four.as_flattened();
-        for i in 0..12 {
-            sums[i] += f64::from(four[i]);
+        for (sum, v) in sums.iter_mut().zip(four.as_flattened()) {
+            *sum += f64::from(*v);
         }
     }
     for (sum, v) in sums.iter_mut().zip(rest.as_flattened()) {

@@ -1,7 +1,7 @@
 //! From a scene to the points of a part, one op after the other.
 
 use super::lanes::Measured;
-use super::walk::{From, Step, Walk};
+use super::walk::{Input, Step, Walk};
 use super::{Points, Scratch, crop, elastic};
 use crate::cloud::Scene;
 use crate::plan::scene::SceneOp;
@@ -45,9 +45,9 @@ pub fn transform(scene: Scene, measured: &Measured, ops: &[SceneOp], scratch: &m
     let end = |stored: [f64; 3]| std::array::from_fn(|a| (stored[a] - centre[a]) as f32);
     let extent = (end(measured.shape.min), end(measured.shape.max));
     let mut made = Making {
-        coord: Walk::new(scratch.triples(n), From::Stored(&coord, centre), Some(extent)),
-        color: color.as_ref().map(|c| Walk::new(scratch.triples(n), From::Bytes(c), None)),
-        normal: normal.map(|n| Walk::new(n, From::Place, None)),
+        coord: Walk::new(scratch.triples(n), Input::Stored(&coord, centre), Some(extent)),
+        color: color.as_ref().map(|c| Walk::new(scratch.triples(n), Input::Bytes(c), None)),
+        normal: normal.map(|n| Walk::new(n, Input::Place, None)),
         rest: Points { intensity, segment, instance, ..Points::default() },
     };
     if n > 0 {

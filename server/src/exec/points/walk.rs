@@ -36,7 +36,7 @@ pub(in crate::exec) enum Step<'a> {
 
 /// Where the triples of a walk come from.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::exec) enum From<'a> {
+pub(in crate::exec) enum Input<'a> {
     /// They are where they are to be.
     Place,
     /// Coordinates as stored, less this in f64.
@@ -69,7 +69,7 @@ pub(super) type Extent = ([f32; 3], [f32; 3]);
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     values: Vec<[f32; 3]>,
-    from: From<'a>,
+    from: Input<'a>,
     steps: Vec<Step<'a>>,
     /// That of the values after all steps, where it is known.
     extent: Option<Extent>,
@@ -78,7 +78,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Over what `from` gives, whose extent may be known; `values` has as many entries, with anything in them.
-    pub fn new(values: Vec<[f32; 3]>, from: From<'a>, extent: Option<Extent>) -> Self {
+    pub fn new(values: Vec<[f32; 3]>, from: Input<'a>, extent: Option<Extent>) -> Self {
         Walk { values, from, steps: Vec::new(), extent, level: Level::best() }
     }
 
@@ -112,7 +112,7 @@ impl<'a> Walk<'a> {
 
     /// The triples after all steps.
     pub fn values(&mut self) -> &mut Vec<[f32; 3]> {
-        if !self.steps.is_empty() || !matches!(self.from, From::Place) {
+        if !self.steps.is_empty() || !matches!(self.from, Input::Place) {
             self.go(Measure::Nothing);
         }
         // Who has them may move them.
@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
     fn go(&mut self, measure: Measure) -> Notes {
         let mut notes = Notes { measure, bounds: Default::default(), sums: Default::default() };
         self.level.walk(self.from, &mut self.values, &self.steps, &mut notes);
-        self.from = From::Place;
+        self.from = Input::Place;
         self.steps.clear();
         match measure {
             Measure::Nothing | Measure::Sums => {}
@@ -157,30 +157,30 @@ impl Step<'_> {
     fn moved(&self, (low, high): Extent) -> Extent {
         let mut notes =
             Notes { measure: Measure::Bounds, bounds: Default::default(), sums: Default::default() };
-        Level::Scalar.walk(From::Place, &mut [low, high], &[*self], &mut notes);
+        Level::Scalar.walk(Input::Place, &mut [low, high], &[*self], &mut notes);
         notes.extent()
     }
 }
 
 /// Carries out `steps` on what `from` gives and leaves it in `values`, measured.
 #[inline(always)]
-pub(in crate::exec) fn walk(from: From<'_>, values: &mut [[f32; 3]], steps: &[Step<'_>], notes: &mut Notes) {
+pub(in crate::exec) fn walk(from: Input<'_>, values: &mut [[f32; 3]], steps: &[Step<'_>], notes: &mut Notes) {
     let mut axes: Axes = [[0.0; BLOCK]; 3];
     let centre = match from {
-        From::Stored(_, by) => tiled(by),
-        From::Place | From::Bytes(_) => [0.0; 3 * BLOCK],
+        Input::Stored(_, by) => tiled(by),
+        Input::Place | Input::Bytes(_) => [0.0; 3 * BLOCK],
     };
     for (number, block) in values.chunks_mut(BLOCK).enumerate() {
         let range = number * BLOCK..number * BLOCK + block.len();
         match from {
-            From::Place => {}
-            From::Stored(stored, _) => {
+            Input::Place => {}
+            Input::Stored(stored, _) => {
                 let stored = stored[range.clone()].as_flattened();
                 for ((v, stored), by) in block.as_flattened_mut().iter_mut().zip(stored).zip(&centre) {
                     *v = (stored - by) as f32;
                 }
             }
-            From::Bytes(bytes) => {
+            Input::Bytes(bytes) => {
                 let bytes = bytes[range.clone()].as_flattened();
                 block.as_flattened_mut().iter_mut().zip(bytes).for_each(|(v, byte)| *v = f32::from(*byte));
             }

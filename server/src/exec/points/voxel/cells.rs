@@ -56,15 +56,11 @@ pub(in crate::exec) struct Blocks {
 /// Sets `cells` to those of `places`, at most a run; false when one does not fit 32 bits as counted from the origin.
 #[inline(always)]
 pub(in crate::exec) fn cells(places: &[[f32; 3]], grid: &Grid, blocks: Blocks, cells: &mut Cells) -> bool {
-    let values = apart(places);
     // Beyond the last point lies the origin, which always fits.
-    let mut fit = true;
-    for ((values, out), low) in values.iter().zip(&mut cells.axes).zip(grid.low) {
-        for (value, out) in values.iter().zip(out) {
-            let (whole, fits) = floor(f64::from(*value) / grid.side);
-            *out = whole.wrapping_sub(low);
-            fit &= fits;
-        }
+    let values = apart(places);
+    let (mut fit, clear) = multiplied(&values, grid, &mut cells.axes);
+    if !clear {
+        fit = divided(&values, grid, &mut cells.axes);
     }
     let Blocks { bits, sides } = blocks;
     let mask = (1 << bits) - 1;
@@ -73,6 +69,41 @@ pub(in crate::exec) fn cells(places: &[[f32; 3]], grid: &Grid, blocks: Blocks, c
         let row = (x >> bits).wrapping_mul(sides[0]).wrapping_add(y >> bits);
         cells.block[i] = row.wrapping_mul(sides[1]).wrapping_add(z >> bits);
         cells.place[i] = ((x & mask) << bits | y & mask) << bits | z & mask;
+    }
+    fit
+}
+
+/// Voxels by a product with the reciprocal of their side, which takes half the time of a division: whether all fit, and
+/// whether all are those of the quotients. A product is off by less than 2^-51 of itself, so its floor is another one only
+/// where a whole number is that near.
+#[inline(always)]
+fn multiplied(values: &[[f32; RUN]; 3], grid: &Grid, out: &mut [[i32; RUN]; 3]) -> (bool, bool) {
+    const NEAR: f64 = 1.0 / (1u64 << 50) as f64;
+    let (per, mut fit, mut clear) = (1.0 / grid.side, true, true);
+    for ((values, out), low) in values.iter().zip(out).zip(grid.low) {
+        for (value, out) in values.iter().zip(out) {
+            let product = f64::from(*value) * per;
+            let (whole, fits) = floor(product);
+            *out = whole.wrapping_sub(low);
+            fit &= fits;
+            let nearest = (product + WHOLE) - WHOLE;
+            // 0 is exact, and nothing is less than nothing.
+            clear &= !((product - nearest).abs() < product.abs() * NEAR);
+        }
+    }
+    (fit, clear)
+}
+
+/// Voxels by division, as they are defined; whether all fit.
+#[inline(always)]
+fn divided(values: &[[f32; RUN]; 3], grid: &Grid, out: &mut [[i32; RUN]; 3]) -> bool {
+    let mut fit = true;
+    for ((values, out), low) in values.iter().zip(out).zip(grid.low) {
+        for (value, out) in values.iter().zip(out) {
+            let (whole, fits) = floor(f64::from(*value) / grid.side);
+            *out = whole.wrapping_sub(low);
+            fit &= fits;
+        }
     }
     fit
 }
@@ -113,6 +144,11 @@ pub(super) struct Runs<'a> {
 }
 
 impl Runs<'_> {
+    /// Points of the row.
+    pub fn points(&self) -> usize {
+        crate::exec::points::union::len(self.row)
+    }
+
     /// Calls `each` with the places of every run, until it says false; whether it never did.
     pub fn all(&mut self, mut each: impl FnMut(&[[f32; 3]]) -> bool) -> bool {
         let Runs { row, scenes, gathered } = self;

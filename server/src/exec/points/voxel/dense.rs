@@ -58,7 +58,10 @@ impl Tables {
         self.blocks.clear();
         self.blocks.resize(plan.all, 0);
         self.slots.clear();
-        let (mut found, mut start) = (Voxels::default(), 0);
+        // Memory that is not written costs nothing, growing does.
+        let points = runs.points();
+        let (kept, grids) = (Vec::with_capacity(points), Vec::with_capacity(points));
+        let (mut found, mut start) = (Voxels { kept, grid: grids, ..Voxels::default() }, 0);
         let mut run = Run { cells: Cells::default(), kept: [0; RUN], grid: [[0; 3]; RUN], voxel: [0; RUN] };
         let all = runs.all(|places| {
             let n = places.len();

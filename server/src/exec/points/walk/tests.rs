@@ -97,9 +97,9 @@ proptest! {
         let steps: Vec<_> = picks.iter().map(|(kind, ask)| (step(*kind, &mut rng, &offsets), *ask)).collect();
         for level in Level::all() {
             let from = match input {
-                0 => From::Place,
-                1 => From::Stored(&stored, centre),
-                _ => From::Bytes(&bytes),
+                0 => Input::Place,
+                1 => Input::Stored(&stored, centre),
+                _ => Input::Bytes(&bytes),
             };
             let known = (n > 0).then(|| plain_bounds(&begin));
             let mut want = begin.clone();
@@ -139,12 +139,12 @@ proptest! {
 #[test]
 #[should_panic(expected = "offsets of another number of points")]
 fn offsets_of_another_number_are_refused() {
-    Walk::new(random(1, 5, 1.0), From::Place, None).push(Step::Offsets(&[[0.0; 3]; 6]));
+    Walk::new(random(1, 5, 1.0), Input::Place, None).push(Step::Offsets(&[[0.0; 3]; 6]));
 }
 
 #[test]
 fn an_extent_is_forgotten_when_points_are_handed_out() {
-    let mut walk = Walk::new(vec![[1.0; 3], [2.0; 3]], From::Place, None);
+    let mut walk = Walk::new(vec![[1.0; 3], [2.0; 3]], Input::Place, None);
     assert_eq!(walk.bounds(), ([1.0; 3], [2.0; 3]));
     walk.values()[1] = [5.0, -7.0, 2.0];
     assert_eq!(walk.bounds(), ([1.0, -7.0, 1.0], [5.0, 1.0, 2.0]));
