@@ -1,7 +1,6 @@
 //! Walks against the words of the steps, one number after the other.
 
 use super::*;
-use crate::rng::{Draw, Rng, Stream};
 use proptest::prelude::*;
 
 /// The words of a step.
@@ -46,14 +45,27 @@ fn bits(values: &[[f32; 3]]) -> Vec<u32> {
     values.as_flattened().iter().map(|v| v.to_bits()).collect()
 }
 
+/// SplitMix64.
+struct Numbers(u64);
+
+impl Numbers {
+    fn range(&mut self, low: f64, high: f64) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        low + (high - low) * ((bits ^ bits >> 31) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
 fn random(seed: u64, n: usize, size: f64) -> Vec<[f32; 3]> {
-    let mut rng = Stream::new(seed, "walk").at(Draw::Order, 0, 0);
-    (0..n).map(|_| [0; 3].map(|_| rng.range(-size, size) as f32)).collect()
+    let mut numbers = Numbers(seed);
+    (0..n).map(|_| [0; 3].map(|_| numbers.range(-size, size) as f32)).collect()
 }
 
 /// A step of the `kind`-th sort with random numbers.
-fn step<'a>(kind: usize, rng: &mut Rng, offsets: &'a [[f32; 3]]) -> Step<'a> {
-    let mut three = |size: f64| [0; 3].map(|_| rng.range(-size, size));
+fn step<'a>(kind: usize, numbers: &mut Numbers, offsets: &'a [[f32; 3]]) -> Step<'a> {
+    let mut three = |size: f64| [0; 3].map(|_| numbers.range(-size, size));
     let narrow = |v: [f64; 3]| v.map(|v| v as f32);
     match kind {
         0 => Step::Less(three(300.0)),
@@ -93,8 +105,8 @@ proptest! {
             1 => stored.iter().map(|v| std::array::from_fn(|a| (v[a] - centre[a]) as f32)).collect(),
             _ => bytes.iter().map(|v| v.map(f32::from)).collect(),
         };
-        let mut rng = Stream::new(seed, "steps").at(Draw::Order, 0, 0);
-        let steps: Vec<_> = picks.iter().map(|(kind, ask)| (step(*kind, &mut rng, &offsets), *ask)).collect();
+        let mut numbers = Numbers(!seed);
+        let steps: Vec<_> = picks.iter().map(|(kind, ask)| (step(*kind, &mut numbers, &offsets), *ask)).collect();
         for level in Level::all() {
             let from = match input {
                 0 => Input::Place,
