@@ -1,30 +1,25 @@
 //! The CPU part of a block of scenes: encoded bytes to columns of points.
 
-use super::replace::{self, Refusal, Sample, settle};
+mod scene;
+
+use super::replace::{self, Sample, settle};
 use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, read, rows};
 use crate::batch::{Piece, SampleId, flags};
-use crate::cloud::{self, Scene};
 use crate::exec::points::columns::{self, Columns};
 use crate::exec::points::union::{self, Part, len};
 use crate::exec::points::voxel::{self, Pick, Voxels};
-use crate::exec::points::{self, Points, Scratch, budget};
-use crate::job::{Attribute, Feed, Points as Rule};
+use crate::exec::points::{Points, Scratch, budget};
+use crate::job::{Feed, Points as Rule};
 use crate::metrics::{self, Stage};
 use crate::plan::Plan;
-use crate::plan::scene::{self, Shape};
 use crate::rng::Draw;
 use crate::trace;
-use bytes::Bytes;
 use rayon::prelude::*;
 use std::{cell::RefCell, ops::Range, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Memory of a point while its scene is made: as stored, transformed, and what transforms draw for it.
 const MAKING: u64 = 160;
-/// Voxels from the origin in every direction: the differences of two scenes' still fit 32 bits.
-const MOST_VOXELS: f32 = (1 << 30) as f32;
-/// Largest id of an instance: those of all parts of a row together fit 32 bits.
-const MOST_INSTANCE: i32 = 1 << 24;
 /// Sizes of buffers are rounded up to an eighth of their power of two, so that they are used again.
 const EIGHTHS: usize = 8;
 
@@ -151,101 +146,13 @@ fn scenes(
         settle(feed, place, encoded, |id, encoded: &Encoded| {
             // Taken, not borrowed: decoding waits for other threads, and a thread that waits begins another scene.
             let mut scratch = SCRATCH.take();
-            let made = scene(feed, rule, id, encoded, (at.step, slot), &mut scratch);
+            let made = scene::make(feed, rule, id, encoded, (at.step, slot), &mut scratch);
             SCRATCH.set(scratch);
             made
         })
     };
     let made = slots.into_par_iter().map(one).collect::<Result<Vec<_>, _>>()?;
     Ok(made.into_iter().unzip())
-}
-
-/// One scene, transformed.
-fn scene(
-    feed: &Feed,
-    rule: &Rule,
-    id: SampleId,
-    encoded: &Encoded,
-    (step, slot): (u64, u64),
-    scratch: &mut Scratch,
-) -> Result<Points, Refusal> {
-    let bytes: &Bytes = encoded.as_ref().map_err(Clone::clone)?;
-    let group = &feed.groups[id.group as usize];
-    let mut scene = cloud::record(bytes, &rule.limits)?;
-    classify(rule, &group.classes, &mut scene)?;
-    complete(rule, &mut scene)?;
-    if let Some(limit) = rule.far {
-        let value = scene.coord.as_flattened().iter().fold(0.0, |far: f64, c| far.max(c.abs()));
-        if value > limit {
-            return Err(Refusal::Far { value, limit });
-        }
-    }
-    let stream = &rule.scene_stream;
-    let cuts = scene::cut(&rule.scene, scene.len() as u32, stream, step, slot);
-    points::apply_cut(&mut scene, &cuts, scratch);
-    let ops = scene::draw(&rule.scene, &Shape::of(&scene.coord), stream, step, slot)?;
-    let points = points::apply(scene, &ops, scratch);
-    if let Some(rule) = rule.voxels {
-        let limit = rule.size * MOST_VOXELS;
-        let all = points.coord.as_flattened();
-        if all.iter().fold(false, |far, c| far | (c.abs() >= limit)) {
-            let value = all.iter().fold(0.0, |far: f32, c| far.max(c.abs()));
-            return Err(Refusal::Fine { value, size: rule.size });
-        }
-    }
-    Ok(points)
-}
-
-/// Drops what the job does not use, and fills in what it declared for scenes that lack it.
-fn complete(rule: &Rule, scene: &mut Scene) -> Result<(), Refusal> {
-    let n = scene.len();
-    for (attribute, name) in Attribute::ALL {
-        let used = rule.used().any(|own| own == attribute);
-        let value = rule.fill.get(&attribute).copied();
-        match attribute {
-            Attribute::Color => fill(&mut scene.color, used, value.map(|v| [v as u8; 3]), n, name)?,
-            Attribute::Normal => fill(&mut scene.normal, used, value.map(|v| [v as f32; 3]), n, name)?,
-            Attribute::Intensity => fill(&mut scene.intensity, used, value.map(|v| v as f32), n, name)?,
-            Attribute::Segment => fill(&mut scene.segment, used, value.map(|v| v as i32), n, name)?,
-            // Most scenes have no instances: then no point belongs to one.
-            Attribute::Instance => {
-                fill(&mut scene.instance, used, Some(value.map_or(-1, |v| v as i32)), n, name)?;
-            }
-        }
-    }
-    let ids = scene.instance.iter().flatten();
-    match ids.enumerate().find(|(_, id)| **id > MOST_INSTANCE) {
-        Some((point, id)) => Err(Refusal::Instance { point, id: *id, limit: MOST_INSTANCE }),
-        None => Ok(()),
-    }
-}
-
-fn fill<T: Clone>(
-    own: &mut Option<Vec<T>>,
-    used: bool,
-    value: Option<T>,
-    points: usize,
-    name: &'static str,
-) -> Result<(), Refusal> {
-    match (used, &own, value) {
-        (false, ..) => *own = None,
-        (true, Some(_), _) => {}
-        (true, None, Some(value)) => *own = Some(vec![value; points]),
-        (true, None, None) => return Err(Refusal::Missing(name)),
-    }
-    Ok(())
-}
-
-/// Stored classes to those of the job.
-fn classify(rule: &Rule, classes: &[i32], scene: &mut Scene) -> Result<(), Refusal> {
-    for (point, class) in scene.segment.iter_mut().flatten().enumerate() {
-        *class = match rule.labels.class(*class, classes) {
-            Some(class) => class,
-            None if rule.labels.refuse => return Err(Refusal::Class { point, class: *class }),
-            None => rule.labels.ignore,
-        };
-    }
-    Ok(())
 }
 
 fn plan(feed: &Feed, rule: &Rule, at: &BlockAt, samples: &[Sample]) -> Plan {
@@ -287,7 +194,9 @@ fn mix(
                     Pick::Random(rule.scene_stream.at(Draw::SceneVoxel, at.step, at.slot + i as u64).bits())
                 }
             };
-            let mut found = VOXELS.with_borrow_mut(|own| voxel::voxels(row, scenes, v.size, pick, own))?;
+            let details = v.inverse || v.count || v.majority;
+            let rule = voxel::Rule { size: v.size, pick, details };
+            let mut found = VOXELS.with_borrow_mut(|own| voxel::voxels(row, scenes, &rule, own))?;
             if v.majority {
                 found.majority(row, scenes);
             }

@@ -75,14 +75,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Scene, CloudError> {
     let (intensity, segment) = (column(INTENSITY, 4)?, column(SEGMENT, 4)?);
     let (instance, color) = (column(INSTANCE, 4)?, column(COLOR, 3)?);
     let scene = Scene {
-        coord: threes(coord.unwrap_or_default(), f64::from_le_bytes),
+        coord: column::threes(coord.unwrap_or_default().as_chunks().0)?,
         color: color.map(|bytes| bytes.as_chunks().0.to_vec()),
         normal: normal.map(|bytes| threes(bytes, f32::from_le_bytes)),
         intensity: intensity.map(|bytes| get(bytes, f32::from_le_bytes)),
         segment: segment.map(|bytes| get(bytes, i32::from_le_bytes)),
         instance: instance.map(|bytes| get(bytes, i32::from_le_bytes)),
     };
-    column::finite(&scene.coord)?;
     column::finite_f32("normal", scene.normal.as_deref().unwrap_or_default().as_flattened(), 3)?;
     column::finite_f32("intensity", scene.intensity.as_deref().unwrap_or_default(), 1)?;
     Ok(scene)

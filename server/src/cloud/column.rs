@@ -86,6 +86,16 @@ impl<'a> Column<'a> {
         first.unwrap_or(0.0)
     }
 
+    /// The bytes of each number when they are i32, little-endian and without gaps, as most labels are.
+    fn whole(&self) -> Option<&'a [[u8; 4]]> {
+        match &self.cells {
+            Cells::Packed { bytes, big: false, stride: 4 } if self.kind == Kind::I32 => {
+                bytes.as_chunks().0.get(..self.len)
+            }
+            Cells::Packed { .. } | Cells::Values(_) => None,
+        }
+    }
+
     /// Calls `put` with each position and number.
     fn each(&self, mut put: impl FnMut(usize, f64)) {
         match &self.cells {
@@ -164,10 +174,7 @@ fn rows<'a>(columns: [&Column<'a>; 3], kind: Kind) -> Option<&'a [u8]> {
 /// Coordinates of three columns.
 pub(super) fn coord(columns: [&Column; 3]) -> Result<Vec<[f64; 3]>, CloudError> {
     if let Some(bytes) = rows(columns, Kind::F64) {
-        let number = |at: &[u8; 24]| std::array::from_fn(|axis| f64::from_le_bytes(at.as_chunks().0[axis]));
-        let out: Vec<[f64; 3]> = bytes.as_chunks::<24>().0.iter().map(number).collect();
-        finite(&out)?;
-        return Ok(out);
+        return threes(bytes.as_chunks().0);
     }
     let mut out = vec![[0.0; 3]; columns[0].len()];
     for (axis, column) in columns.iter().enumerate() {
@@ -177,11 +184,31 @@ pub(super) fn coord(columns: [&Column; 3]) -> Result<Vec<[f64; 3]>, CloudError> 
     Ok(out)
 }
 
+/// Coordinates of points one after the other.
+pub(super) fn threes(points: &[[u8; 24]]) -> Result<Vec<[f64; 3]>, CloudError> {
+    /// Points that are looked at while they are still in the first-level cache.
+    const TOGETHER: usize = 256;
+    let number = |at: &[u8; 24]| std::array::from_fn(|axis| f64::from_le_bytes(at.as_chunks().0[axis]));
+    let (mut out, mut clean): (Vec<[f64; 3]>, _) = (Vec::with_capacity(points.len()), true);
+    for points in points.chunks(TOGETHER) {
+        let begin = out.len();
+        out.extend(points.iter().map(number));
+        clean &= is_finite(&out[begin..]);
+    }
+    if !clean {
+        finite(&out)?;
+    }
+    Ok(out)
+}
+
+/// Whether all are numbers. Without a branch per number: they are compared many at once.
+fn is_finite(coord: &[[f64; 3]]) -> bool {
+    coord.as_flattened().iter().fold(true, |all, v| all & (v.abs() < f64::INFINITY))
+}
+
 /// Refuses coordinates that are no numbers.
 pub(super) fn finite(coord: &[[f64; 3]]) -> Result<(), CloudError> {
-    // The sum of v * 0 is 0 unless some v is NaN or infinite: no branch per point.
-    let clean = |c: &[f64; 3]| c[0] * 0.0 + c[1] * 0.0 + c[2] * 0.0;
-    if coord.iter().map(clean).sum::<f64>() == 0.0 {
+    if is_finite(coord) {
         return Ok(());
     }
     for (point, c) in coord.iter().enumerate() {
@@ -214,6 +241,10 @@ pub(super) fn intensity(column: &Column) -> Result<Vec<f32>, CloudError> {
 
 /// Refuses numbers that are none (or too large for an f32); a point has `width` of them.
 pub(super) fn finite_f32(field: &'static str, values: &[f32], width: usize) -> Result<(), CloudError> {
+    // Most have no such number, and are compared many at once.
+    if values.iter().fold(true, |all, v| all & (v.abs() < f32::INFINITY)) {
+        return Ok(());
+    }
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(at) => {
@@ -263,6 +294,9 @@ pub(super) fn label(
     name: &'static str,
     column: &Column,
 ) -> Result<Vec<i32>, CloudError> {
+    if let Some(cells) = column.whole() {
+        return Ok(cells.iter().map(|cell| i32::from_le_bytes(*cell)).collect());
+    }
     let mut out = vec![0; column.len()];
     let mut bad = None;
     column.each(|at, v| {

@@ -1,6 +1,11 @@
 //! Arithmetic on runs of elements: these bodies are the definition. [`super::simd`] compiles the same bodies again for
 //! wider registers, so both give the same bits: elementwise IEEE operations in one fixed order, never fused.
 
+// Those of scenes, beside what calls them.
+pub(super) use super::points::lanes::measure;
+pub(super) use super::points::voxel::{cells, widen};
+pub(super) use super::points::walk::walk;
+
 /// 1.5 * 2^23: adding it to `0.0..=255.5` leaves round-half-to-even of the value in the low byte of the sum.
 const ROUND: f32 = 12_582_912.0;
 

@@ -7,6 +7,10 @@
 #![allow(unsafe_code)]
 
 use super::kernel;
+use super::points::Measured;
+use super::points::lanes::Bounds;
+use super::points::voxel::{Blocks, Cells, Grid};
+use super::points::walk::{Input, Notes, Step};
 
 /// Instruction set that the kernels run on. Results do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +119,14 @@ entries! {
     fn grey_sum(r: &[u8], g: &[u8], b: &[u8]) -> u64, avx2 = kernel::grey_sum;
     /// Blend with the grey picture.
     fn saturate(r: &mut [u8], g: &mut [u8], b: &mut [u8], factor: f32, rest: f32), avx2 = kernel::saturate;
+    /// One walk over the triples of a scene.
+    fn walk(from: Input<'_>, values: &mut [[f32; 3]], steps: &[Step<'_>], notes: &mut Notes), avx2 = kernel::walk;
+    /// Extent and mean of stored coordinates.
+    fn measure(coord: &[[f64; 3]]) -> Measured, avx2 = kernel::measure;
+    /// Smallest and largest coordinates.
+    fn widen(bounds: &mut [Bounds; 3], places: &[[f32; 3]]), avx2 = kernel::widen;
+    /// Voxels of a run of points.
+    fn cells(places: &[[f32; 3]], grid: &Grid, blocks: Blocks, cells: &mut Cells) -> bool, avx2 = kernel::cells;
     /// Turns the hue.
     fn turn_hue(r: &mut [u8], g: &mut [u8], b: &mut [u8], shift: f32), avx2 = kernel::turn_hue;
 }

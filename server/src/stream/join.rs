@@ -17,6 +17,10 @@ pub(super) struct Join {
 impl Join {
     /// Checksum of what `before` is the checksum of, followed by `piece`.
     pub fn join(&mut self, before: u32, piece: &Piece) -> u32 {
+        // Nothing before it, which is all there is to a tensor of one block.
+        if before == 0 {
+            return piece.crc;
+        }
         let len = piece.bytes.len();
         match self.seen.iter_mut().find(|(seen, _)| *seen == len) {
             Some((_, Some(columns))) => apply(columns, before) ^ piece.crc,

@@ -3,6 +3,7 @@
 use super::Points;
 use super::union::{Part, Turn, len};
 use super::voxel::Voxels;
+use crate::exec::simd::Level;
 use std::mem::take;
 
 /// What a column of features holds of a point.
@@ -41,9 +42,9 @@ pub fn width(features: &[Feature]) -> usize {
 pub struct Missing {
     /// Row of the block.
     pub slot: u32,
-    /// "color", "normal", "intensity", "segment", "instance".
+    /// "color", "normal", "intensity", "segment".
     pub attribute: &'static str,
-    /// "feat", "segment", "instance".
+    /// "feat", "segment".
     pub column: &'static str,
 }
 
@@ -57,7 +58,7 @@ pub struct Columns<'a> {
     pub feat: &'a mut [u8],
     /// i32 (N): class, that of the voxel where it has one of its own.
     pub segment: Option<&'a mut [u8]>,
-    /// i32 (N): instance, unique in the row.
+    /// i32 (N): instance, unique in the row; -1 in scenes without instances.
     pub instance: Option<&'a mut [u8]>,
     /// u8 (N): number of the scene in the row.
     pub scene: Option<&'a mut [u8]>,
@@ -94,7 +95,7 @@ pub fn write(
     for (at, row) in rows.iter().enumerate() {
         let voxels = voxels.map(|v| &v[at]);
         let classes = voxels.is_none_or(|v| v.segment.is_none());
-        runs(row, voxels, |part, points| out.put(part, points, scenes, features, classes));
+        runs(row, voxels, |part, points| out.append(part, points, scenes, features, classes));
         out.put_voxels(voxels);
     }
     Ok(())
@@ -114,8 +115,7 @@ fn check(part: &Part, scenes: &[Points], features: &[Feature], out: &Columns<'_>
             Feature::Coord | Feature::Distance => Ok(()),
         }?;
     }
-    has("segment", "segment", out.segment.is_some(), scene.segment.is_some())?;
-    has("instance", "instance", out.instance.is_some(), scene.instance.is_some())
+    has("segment", "segment", out.segment.is_some(), scene.segment.is_some())
 }
 
 /// Points whose numbers are looked up at once: few enough that they, and what is read and written for them, stay in the
@@ -139,21 +139,15 @@ fn runs(row: &[Part], voxels: Option<&Voxels>, mut each: impl FnMut(&Part, &[u32
         }
         return;
     };
-    let Some(mut part) = row.first() else { return };
-    let mut bounds = 0..0;
-    for kept in &voxels.kept {
-        let kept = *kept as usize;
-        if !bounds.contains(&kept) || run.len() == RUN {
-            if !run.is_empty() {
-                each(part, &run);
-                run.clear();
-            }
-            (part, bounds) = part_of(row, kept);
-        }
-        run.push(part.number(kept - bounds.start));
-    }
-    if !run.is_empty() {
+    let mut left = voxels.kept.as_slice();
+    while let Some(first) = left.first() {
+        let (part, own) = part_of(row, *first as usize);
+        let most = &left[..left.len().min(RUN)];
+        let n = most.iter().position(|kept| !own.contains(&(*kept as usize))).unwrap_or(most.len());
+        run.clear();
+        run.extend(most[..n].iter().map(|kept| part.number(*kept as usize - own.start)));
         each(part, &run);
+        left = &left[n..];
     }
 }
 
@@ -172,9 +166,20 @@ fn part_of(row: &[Part], at: usize) -> (&Part, std::ops::Range<usize>) {
 
 impl Columns<'_> {
     /// Appends `points` of a part to the columns of points, to that of classes if `classes`.
-    fn put(&mut self, part: &Part, points: &[u32], scenes: &[Points], features: &[Feature], classes: bool) {
+    fn append(
+        &mut self,
+        part: &Part,
+        points: &[u32],
+        scenes: &[Points],
+        features: &[Feature],
+        classes: bool,
+    ) {
         let (scene, turn, n) = (&scenes[part.slot as usize], part.turn(), points.len());
-        vectors(front(&mut self.coord, 12 * n), 12, &scene.coord, points, |p| turn.of(p));
+        let coord = front(&mut self.coord, 12 * n);
+        match turn == Turn::NONE {
+            true => vectors(coord, 12, &scene.coord, points, |p| p),
+            false => vectors(coord, 12, &scene.coord, points, |p| turn.of(p)),
+        }
         let stride = 4 * width(features);
         let feat = front(&mut self.feat, stride * n);
         let mut at = 0;
@@ -187,9 +192,12 @@ impl Columns<'_> {
         {
             ints(front(out, 4 * n), points.iter().map(|p| of[*p as usize]));
         }
-        if let (Some(out), Some(of)) = (&mut self.instance, &scene.instance) {
-            let unique = |id: i32| if id < 0 { id } else { id + part.instance };
-            ints(front(out, 4 * n), points.iter().map(|p| unique(of[*p as usize])));
+        if let Some(out) = &mut self.instance {
+            let (out, unique) = (front(out, 4 * n), |id: i32| if id < 0 { id } else { id + part.instance });
+            match &scene.instance {
+                Some(of) => ints(out, points.iter().map(|p| unique(of[*p as usize]))),
+                None => out.fill(0xff),
+            }
         }
         if let Some(out) = &mut self.scene {
             front(out, n).fill(part.scene);
@@ -203,6 +211,10 @@ impl Columns<'_> {
             assert!(!wanted, "columns of voxels without voxels");
             return;
         };
+        let lacks = |wanted: bool, n: usize| wanted && n == 0 && !grid.is_empty();
+        let lacking =
+            lacks(self.count.is_some(), counts.len()) || lacks(self.inverse.is_some(), inverse.len());
+        assert!(!lacking, "columns of what voxels were not asked for");
         if let (Some(out), Some(classes)) = (&mut self.segment, segment) {
             ints(front(out, 4 * classes.len()), classes.iter().copied());
         }
@@ -223,13 +235,7 @@ fn put_feature(feature: Feature, scene: &Points, turn: Turn, points: &[u32], out
     match feature {
         Feature::Coord => vectors(out, stride, &scene.coord, points, |p| turn.of(p)),
         Feature::Normal => vectors(out, stride, attribute(&scene.normal), points, |v| turn.of(v)),
-        Feature::Color(None) => {
-            vectors(out, stride, attribute(&scene.color), points, |c| c.map(|v| v / 255.0));
-        }
-        Feature::Color(Some((mean, std))) => {
-            let normal = |c: [f32; 3]| std::array::from_fn(|i| (c[i] / 255.0 - mean[i]) / std[i]);
-            vectors(out, stride, attribute(&scene.color), points, normal);
-        }
+        Feature::Color(normal) => colours(out, stride, attribute(&scene.color), points, normal),
         Feature::Intensity => {
             let of = attribute(&scene.intensity);
             scalars(out, stride, points.iter().map(|p| of[*p as usize]));
@@ -239,6 +245,25 @@ fn put_feature(feature: Feature, scene: &Points, turn: Turn, points: &[u32], out
             let norm = |[x, y, z]: [f32; 3]| (x * x + y * y + z * z).sqrt();
             scalars(out, stride, points.iter().map(|p| norm(turn.of(scene.coord[*p as usize]))));
         }
+    }
+}
+
+/// Colours of at most [`RUN`] points, gathered first: a loop over numbers side by side divides many of them at once.
+fn colours(
+    out: &mut [u8],
+    stride: usize,
+    from: &[[f32; 3]],
+    points: &[u32],
+    normal: Option<([f32; 3], [f32; 3])>,
+) {
+    let (level, mut gathered, mut scaled) = (Level::best(), [[0.0; 3]; RUN], [[0.0; 3]; RUN]);
+    gathered.iter_mut().zip(points).for_each(|(to, point)| *to = from[*point as usize]);
+    level.scale_floats(scaled.as_flattened_mut(), gathered.as_flattened());
+    if let Some((mean, std)) = normal {
+        level.normalize(scaled.as_flattened_mut(), [mean; RUN].as_flattened(), [std; RUN].as_flattened());
+    }
+    for (out, v) in out.chunks_mut(stride).zip(&scaled[..points.len()]) {
+        put(out, *v);
     }
 }
 
@@ -261,10 +286,15 @@ fn vectors(
     of: impl Fn([f32; 3]) -> [f32; 3],
 ) {
     for (out, point) in out.chunks_mut(stride).zip(points) {
-        let out: &mut [u8; 12] = out.first_chunk_mut().expect("a stride holds its features");
-        for (out, v) in out.as_chunks_mut::<4>().0.iter_mut().zip(of(from[*point as usize])) {
-            *out = v.to_le_bytes();
-        }
+        put(out, of(from[*point as usize]));
+    }
+}
+
+/// Writes a triple at the front of `out`.
+fn put(out: &mut [u8], v: [f32; 3]) {
+    let out: &mut [u8; 12] = out.first_chunk_mut().expect("a stride holds its features");
+    for (out, v) in out.as_chunks_mut::<4>().0.iter_mut().zip(v) {
+        *out = v.to_le_bytes();
     }
 }
 

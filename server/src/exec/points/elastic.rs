@@ -1,6 +1,5 @@
 //! Elastic distortion; see [`Lattice`] for its definition.
 
-use super::lanes;
 use crate::plan::scene::Lattice;
 
 /// The three fields at one node; the fourth lane fills a register.
@@ -12,21 +11,20 @@ pub(super) type Nodes = [Vec<Node>; 2];
 /// Points whose cells are found together.
 const BLOCK: usize = 64;
 
-/// Moves every point by `magnitude` times the smoothed field there.
+/// Moves every point by `magnitude` times the smoothed field there; `min` and `max` are the bounds of `coord`.
 ///
 /// # Panics
 /// When `lattice` holds fewer values than it has nodes, or fewer than three nodes along an axis.
 pub(super) fn distort(
     coord: &mut [[f32; 3]],
-    granularity: f32,
-    magnitude: f32,
+    (min, max): ([f32; 3], [f32; 3]),
+    (granularity, magnitude): (f32, f32),
     lattice: &Lattice,
     nodes: &mut Nodes,
 ) {
     if magnitude == 0.0 || coord.is_empty() {
         return;
     }
-    let (min, max) = lanes::bounds(coord);
     let needs = |a: usize| (((max[a] - min[a]) / granularity) as u32).saturating_add(3);
     let dims = std::array::from_fn(|a| lattice.dims[a].min(needs(a)) as usize);
     let [field, other] = nodes;

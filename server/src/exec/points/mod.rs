@@ -11,7 +11,7 @@ pub mod budget;
 pub mod columns;
 mod crop;
 mod elastic;
-mod lanes;
+pub(in crate::exec) mod lanes;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
@@ -21,9 +21,11 @@ mod tests;
 mod transform;
 pub mod union;
 pub mod voxel;
+pub(in crate::exec) mod walk;
 
 pub use crop::nearest;
-pub use transform::{apply, apply_cut};
+pub use lanes::Measured;
+pub use transform::{apply, apply_cut, transform};
 
 /// Bytes of a buffer up to which it is kept; a rare giant scene must not hold its memory for good.
 const KEPT: usize = 16 << 20;

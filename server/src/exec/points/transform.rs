@@ -1,6 +1,8 @@
 //! From a scene to the points of a part, one op after the other.
 
-use super::{Points, Scratch, crop, elastic, lanes};
+use super::lanes::Measured;
+use super::walk::{Input, Step, Walk};
+use super::{Points, Scratch, crop, elastic};
 use crate::cloud::Scene;
 use crate::plan::scene::SceneOp;
 
@@ -23,25 +25,62 @@ pub fn apply(mut scene: Scene, ops: &[SceneOp], scratch: &mut Scratch) -> Points
     let cuts = ops.iter().take_while(|op| is_cut(op)).count();
     let (cuts, ops) = ops.split_at(cuts);
     apply_cut(&mut scene, cuts, scratch);
+    let measured = Measured::of(&scene.coord);
+    transform(scene, &measured, ops, scratch).0
+}
+
+/// Carries out `ops` on a scene that was cut and then `measured`; also the largest absolute coordinate afterwards.
+///
+/// # Panics
+/// As [`apply`].
+pub fn transform(scene: Scene, measured: &Measured, ops: &[SceneOp], scratch: &mut Scratch) -> (Points, f32) {
+    let Scene { coord, color, normal, intensity, segment, instance } = scene;
     let (centre, ops) = match ops {
-        [SceneOp::Centre, ops @ ..] => (lanes::mean(&scene.coord), ops),
+        [SceneOp::Centre, ops @ ..] => (measured.mean, ops),
         // 0 is subtracted exactly.
         _ => ([0.0; 3], ops),
     };
-    let mut coord = scratch.triples(scene.len());
-    lanes::less(&scene.coord, centre, &mut coord);
-    let mut points = Points {
-        coord,
-        color: scene.color.map(|c| widen(&c, scratch)),
-        normal: scene.normal,
-        intensity: scene.intensity,
-        segment: scene.segment,
-        instance: scene.instance,
+    let n = coord.len();
+    // Rounding keeps the order, so the ends are those of what is rounded.
+    let end = |stored: [f64; 3]| std::array::from_fn(|a| (stored[a] - centre[a]) as f32);
+    let extent = (end(measured.shape.min), end(measured.shape.max));
+    let mut made = Making {
+        coord: Walk::new(scratch.triples(n), Input::Stored(&coord, centre), Some(extent)),
+        color: color.as_ref().map(|c| Walk::new(scratch.triples(n), Input::Bytes(c), None)),
+        normal: normal.map(|n| Walk::new(n, Input::Place, None)),
+        rest: Points { intensity, segment, instance, ..Points::default() },
     };
-    if !points.is_empty() {
-        ops.iter().for_each(|op| run(&mut points, op, scratch));
+    if n > 0 {
+        ops.iter().for_each(|op| run(&mut made, op, scratch));
     }
-    points
+    let (low, high) = made.coord.bounds();
+    let far = low.iter().chain(&high).fold(0.0, |far: f32, v| far.max(v.abs()));
+    let points = Points {
+        coord: made.coord.done(),
+        color: made.color.map(Walk::done),
+        normal: made.normal.map(Walk::done),
+        ..made.rest
+    };
+    (points, if n > 0 { far } else { 0.0 })
+}
+
+/// Points whose coordinates, colours and normals have steps before them.
+struct Making<'a> {
+    coord: Walk<'a>,
+    color: Option<Walk<'a>>,
+    normal: Option<Walk<'a>>,
+    /// Without those.
+    rest: Points,
+}
+
+impl Making<'_> {
+    fn keep(&mut self, keep: &[u32]) {
+        crop::keep(self.coord.values(), keep);
+        self.color.iter_mut().chain(&mut self.normal).for_each(|walk| crop::keep(walk.values(), keep));
+        crop::keep_some(&mut self.rest.intensity, keep);
+        crop::keep_some(&mut self.rest.segment, keep);
+        crop::keep_some(&mut self.rest.instance, keep);
+    }
 }
 
 fn is_cut(op: &SceneOp) -> bool {
@@ -81,68 +120,51 @@ fn cut(scene: &mut Scene, op: &SceneOp, scratch: &mut Scratch) {
     crop::keep_some(&mut scene.instance, keep);
 }
 
-fn widen(color: &[[u8; 3]], scratch: &mut Scratch) -> Vec<[f32; 3]> {
-    let mut out = scratch.triples(color.len());
-    out.as_flattened_mut().iter_mut().zip(color.as_flattened()).for_each(|(o, v)| *o = f32::from(*v));
-    out
-}
-
-fn run(points: &mut Points, op: &SceneOp, scratch: &mut Scratch) {
+fn run<'a>(made: &mut Making<'a>, op: &'a SceneOp, scratch: &mut Scratch) {
+    let Making { coord, color, normal, .. } = made;
     match op {
         SceneOp::Centre | SceneOp::Recentre => {
-            let mean = lanes::mean(&points.coord);
-            lanes::map(&mut points.coord, mean, |c, mean| (f64::from(c) - mean) as f32);
+            let mean = coord.mean();
+            coord.push(Step::Less(mean));
         }
         SceneOp::Shift { fraction } => {
-            let (min, max) = lanes::bounds(&points.coord);
+            let (min, max) = coord.bounds();
             let by = std::array::from_fn(|a| 0.5 * (min[a] + fraction[a] * (max[a] - min[a])));
-            lanes::map(&mut points.coord, by, |c, by| c + by);
+            coord.push(Step::Add(by));
         }
-        SceneOp::Flip { axes, translate } => flip(points, axes, *translate),
+        SceneOp::Flip { axes, translate } => flip(made, axes, *translate),
         SceneOp::Elastic { granularity, magnitude, noise } => {
-            elastic::distort(&mut points.coord, *granularity, *magnitude, noise, &mut scratch.nodes);
+            let bounds = coord.bounds();
+            elastic::distort(coord.values(), bounds, (*granularity, *magnitude), noise, &mut scratch.nodes);
         }
-        SceneOp::Scale { factor } => lanes::map(&mut points.coord, *factor, |c, factor| c * factor),
+        SceneOp::Scale { factor } => coord.push(Step::Scale(*factor)),
         SceneOp::Rotate { angles } => {
-            let (matrix, about) = (matrix(angles), lanes::mean(&points.coord).map(|m| m as f32));
-            turn(&mut points.coord, &matrix, about);
-            if let Some(normal) = &mut points.normal {
-                turn(normal, &matrix, [0.0; 3]);
-            }
+            let (matrix, about) = (matrix(angles), coord.mean().map(|m| m as f32));
+            coord.push(Step::Turn { matrix, about });
+            normal.iter_mut().for_each(|n| n.push(Step::Turn { matrix, about: [0.0; 3] }));
         }
-        SceneOp::Jitter { offsets } => lanes::zip(&mut points.coord, offsets, |c, offset| c + offset),
+        SceneOp::Jitter { offsets } => coord.push(Step::Offsets(offsets)),
         SceneOp::Colour { gain, offset, shift } => {
-            if let Some(color) = &mut points.color {
-                let (gain, offset) = (*gain, *offset);
-                lanes::map(color, *shift, |v, shift| clip(clip(gain * v + offset) + shift));
-            }
+            let step = Step::Tint { gain: *gain, offset: *offset, shift: *shift };
+            color.iter_mut().for_each(|c| c.push(step));
         }
         SceneOp::ColourJitter { offsets } => {
-            if let Some(color) = &mut points.color {
-                lanes::zip(color, offsets, |v, offset| clip(v + offset));
-            }
+            color.iter_mut().for_each(|c| c.push(Step::ClippedOffsets(offsets)));
         }
         SceneOp::ChannelDrop { drop } => {
-            if let Some(color) = &mut points.color {
-                let gain = drop.map(|drop| if drop { 0.0 } else { 1.0 });
-                lanes::map(color, gain, |v, gain| v * gain);
-            }
+            let gain = drop.map(|drop| if drop { 0.0 } else { 1.0 });
+            color.iter_mut().for_each(|c| c.push(Step::Scale(gain)));
         }
-        SceneOp::Keep { points: keep } => points.keep(keep),
+        SceneOp::Keep { points } => made.keep(points),
         SceneOp::Crop { centre, most } => {
-            if let Some(keep) = crop::nearest_in(&points.coord, *centre, *most as usize, &mut scratch.keys) {
-                points.keep(&keep);
-            }
+            let nearest = crop::nearest_in(coord.values(), *centre, *most as usize, &mut scratch.keys);
+            nearest.iter().for_each(|keep| made.keep(keep));
         }
     }
 }
 
-fn clip(v: f32) -> f32 {
-    v.clamp(0.0, 255.0)
-}
-
-fn flip(points: &mut Points, axes: &[bool; 3], translate: bool) {
-    let (min, max) = lanes::bounds(&points.coord);
+fn flip(made: &mut Making<'_>, axes: &[bool; 3], translate: bool) {
+    let (min, max) = made.coord.bounds();
     // `from + -1 * c` is `from - c`, and `-0 + 1 * c` is `c`, exactly.
     let sign = axes.map(|flipped| if flipped { -1.0 } else { 1.0 });
     let from: [f32; 3] = std::array::from_fn(|a| match (axes[a], translate) {
@@ -150,11 +172,8 @@ fn flip(points: &mut Points, axes: &[bool; 3], translate: bool) {
         (true, true) => max[a],
         (true, false) => min[a] + max[a],
     });
-    lanes::map(&mut points.coord, sign, |c, sign| sign * c);
-    lanes::map(&mut points.coord, from, |c, from| from + c);
-    if let Some(normal) = &mut points.normal {
-        lanes::map(normal, sign, |n, sign| sign * n);
-    }
+    made.coord.push(Step::Mirror { sign, from });
+    made.normal.iter_mut().for_each(|n| n.push(Step::Mirror { sign, from: [-0.0; 3] }));
 }
 
 /// `Rx Ry Rz` for angles about z, y, x.
@@ -166,15 +185,4 @@ fn matrix(angles: &[f32; 3]) -> [[f32; 3]; 3] {
         [sx * sz - cx * sy * cz, cx * sy * sz + sx * cz, cx * cy],
     ];
     rows.map(|row| row.map(|v| v as f32))
-}
-
-fn turn(vectors: &mut [[f32; 3]], m: &[[f32; 3]; 3], about: [f32; 3]) {
-    // Columns of the matrix with a fourth lane, so that one point is one register.
-    let column = |j: usize| [m[0][j], m[1][j], m[2][j], 0.0];
-    let (x, y, z, to) = (column(0), column(1), column(2), [about[0], about[1], about[2], 0.0]);
-    for v in vectors {
-        let d: [f32; 3] = std::array::from_fn(|a| v[a] - about[a]);
-        let turned: [f32; 4] = std::array::from_fn(|a| ((x[a] * d[0] + y[a] * d[1]) + z[a] * d[2]) + to[a]);
-        *v = [turned[0], turned[1], turned[2]];
-    }
 }

@@ -78,11 +78,19 @@ impl Part {
         all.chain(some.iter().copied())
     }
 
+    /// All points of a scene with these coordinates, if the part is the first of them, one after the other.
+    pub fn whole<'a>(&self, coord: &'a [[f32; 3]]) -> Option<&'a [[f32; 3]]> {
+        match &self.chosen {
+            Chosen::All(n) => coord.get(..*n as usize),
+            Chosen::Some(_) => None,
+        }
+    }
+
     /// The turn of its points.
     pub fn turn(&self) -> Turn {
         let angle = f64::from(self.angle);
         match self.angle == 0.0 {
-            true => Turn(None),
+            true => Turn::NONE,
             false => Turn(Some((libm::cos(angle) as f32, libm::sin(angle) as f32))),
         }
     }
@@ -93,6 +101,9 @@ impl Part {
 pub struct Turn(Option<(f32, f32)>);
 
 impl Turn {
+    /// By nothing.
+    pub const NONE: Turn = Turn(None);
+
     /// `(x cos - y sin, x sin + y cos, z)` in f32; points that don't turn keep their bits.
     pub fn of(self, [x, y, z]: [f32; 3]) -> [f32; 3] {
         match self.0 {

@@ -4,7 +4,7 @@ use super::super::tests::{
     blocks, bytes, classes, coords, floats, instances, ints, plan, planned, rules, scene,
 };
 use super::super::union::{row, rows};
-use super::super::voxel::{Pick, Scratch, voxels};
+use super::super::voxel::{Pick, Rule, Scratch, voxels};
 use super::*;
 use crate::plan::Op;
 use proptest::prelude::*;
@@ -56,11 +56,31 @@ fn scenes_without_a_served_attribute_are_refused() {
     assert_eq!(bare(|p| p.normal = None), missing("normal", "feat"));
     assert_eq!(bare(|p| p.intensity = None), missing("intensity", "feat"));
     assert_eq!(bare(|p| p.segment = None), missing("segment", "segment"));
-    assert_eq!(bare(|p| p.instance = None), missing("instance", "instance"));
     assert_eq!(
         missing("color", "feat").to_string(),
         "scene of slot 1 has no color, which column `feat` holds"
     );
+}
+
+#[test]
+fn points_of_scenes_without_instances_are_of_none() {
+    let scenes = [Points { instance: None, ..scene(3, 0) }, scene(4, 1)];
+    let rows = [row(&planned(0, vec![Op::Union { scenes: vec![1] }]), &scenes).expect("a union")];
+    let all = bytes(&rows, None, &scenes, &[]).expect("complete");
+    let ids = scenes[1].instance.clone().expect("instances");
+    assert_eq!(ints(&all.instance), [vec![-1; 3], ids].concat());
+}
+
+#[test]
+#[should_panic(expected = "columns of what voxels were not asked for")]
+fn counts_that_were_not_asked_for_are_refused() {
+    let scenes = [scene(5, 0)];
+    let rows = [row(&planned(0, vec![]), &scenes).expect("a row")];
+    let rule = Rule { size: 1.0, pick: Pick::First, details: false };
+    let found = [voxels(&rows[0], &scenes, &rule, &mut Scratch::default()).expect("they fit")];
+    let (mut coord, mut count) = ([0; 60], [0; 20]);
+    let out = Columns { coord: &mut coord, count: Some(&mut count), ..Columns::default() };
+    let _ = write(&rows, Some(&found), &scenes, &[], out);
 }
 
 #[test]
@@ -72,7 +92,8 @@ fn many_points_pass_in_runs() {
     };
     let scenes = [line(0.0), line(1.0)];
     let rows = [row(&planned(0, vec![Op::Union { scenes: vec![1] }]), &scenes).expect("a union")];
-    let made = [voxels(&rows[0], &scenes, 2.0, Pick::Random(3), &mut Scratch::default()).expect("they fit")];
+    let rule = Rule { size: 2.0, pick: Pick::Random(3), details: true };
+    let made = [voxels(&rows[0], &scenes, &rule, &mut Scratch::default()).expect("they fit")];
     assert_eq!(made[0].kept.len(), 500);
     let part: Vec<bool> = made[0].kept.iter().map(|k| *k >= 2000).collect();
     assert!(part.windows(2).filter(|w| w[0] != w[1]).count() > 100, "both scenes win voxels");
@@ -96,7 +117,8 @@ proptest! {
         let pick = if random { Pick::Random(step) } else { Pick::First };
         let mut made = Vec::new();
         for row in &rows {
-            let mut voxels = voxels(row, &scenes, 1.5, pick, &mut Scratch::default()).expect("they fit");
+            let rule = Rule { size: 1.5, pick, details: true };
+            let mut voxels = voxels(row, &scenes, &rule, &mut Scratch::default()).expect("they fit");
             if vote {
                 voxels.majority(row, &scenes);
             }

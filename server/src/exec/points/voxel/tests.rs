@@ -2,6 +2,7 @@
 
 use super::super::union::{Chosen, Part};
 use super::*;
+use crate::exec::simd::Level;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -10,11 +11,16 @@ fn one(coord: &[[f32; 3]]) -> ([Part; 1], [Points; 1]) {
     ([part], [Points { coord: coord.to_vec(), ..Points::default() }])
 }
 
+/// Voxels with everything that can be said of them.
+fn whole(row: &[Part], scenes: &[Points], size: f32, pick: Pick) -> Result<Voxels, VoxelError> {
+    voxels(row, scenes, &Rule { size, pick, details: true }, &mut Scratch::default())
+}
+
 #[test]
 fn golden_voxels() {
     let coord = [[0.05, 0.0, 0.0], [-0.05, 0.0, 0.0], [0.09, 0.01, 0.0], [0.1, 0.0, 0.25], [-0.1, 0.0, 0.0]];
     let (row, scenes) = one(&coord);
-    let made = voxels(&row, &scenes, 0.1, Pick::First, &mut Scratch::default()).expect("they fit");
+    let made = whole(&row, &scenes, 0.1, Pick::First).expect("they fit");
     assert_eq!(made.kept, [0, 1, 3]);
     assert_eq!(made.counts, [2, 2, 1]);
     assert_eq!(made.inverse, [0, 1, 0, 2, 1]);
@@ -26,7 +32,7 @@ fn golden_voxels() {
 fn voxels_too_far_or_wide_are_refused() {
     let of = |coord: &[[f32; 3]], size| {
         let (row, scenes) = one(coord);
-        voxels(&row, &scenes, size, Pick::First, &mut Scratch::default())
+        whole(&row, &scenes, size, Pick::First)
     };
     let error = of(&[[0.0; 3], [0.0, 3e9, 0.0]], 1.0).expect_err("too far");
     assert_eq!(error, VoxelError::Far { axis: "y", point: 1, value: 3e9, size: 1.0 });
@@ -61,7 +67,7 @@ fn many_points_are_dealt_out_and_found_like_few() {
         .map(|i| [i.wrapping_mul(7919) % 97, i.wrapping_mul(104_729) % 61, i % 2].map(|v| v as f32 - 30.5))
         .collect();
     let (row, scenes) = one(&coord);
-    let made = voxels(&row, &scenes, 1.0, Pick::First, &mut Scratch::default()).expect("they fit");
+    let made = whole(&row, &scenes, 1.0, Pick::First).expect("they fit");
     let (points, grid) = naive(&coord, 1.0);
     assert_eq!(made.kept, points.iter().map(|p| p[0]).collect::<Vec<_>>());
     assert_eq!(made.counts, points.iter().map(|p| p.len() as i32).collect::<Vec<_>>());
@@ -69,7 +75,7 @@ fn many_points_are_dealt_out_and_found_like_few() {
     assert!(points.iter().enumerate().all(|(v, p)| p.iter().all(|p| made.inverse[*p as usize] == v as i32)));
     assert!(made.kept.len() > 4096 && made.counts.iter().all(|c| *c > 1), "{}", made.kept.len());
     // A key is part of a job's bytes: these never change without a new numerics number.
-    let random = voxels(&row, &scenes, 1.0, Pick::Random(42), &mut Scratch::default()).expect("they fit");
+    let random = whole(&row, &scenes, 1.0, Pick::Random(42)).expect("they fit");
     assert_eq!(random.kept[..6], PICKED);
 }
 const PICKED: [u32; 6] = [23_668, 1, 2, 11_837, 23_672, 23_673];
@@ -83,7 +89,7 @@ proptest! {
         size in prop_oneof![Just(0.1f32), Just(1.0), Just(3.0)], key in any::<u64>(),
     ) {
         let (row, scenes) = one(&coord);
-        let first = voxels(&row, &scenes, size, Pick::First, &mut Scratch::default()).expect("they fit");
+        let first = whole(&row, &scenes, size, Pick::First).expect("they fit");
         let (points, grid) = naive(&coord, size);
         prop_assert_eq!(&first.kept, &points.iter().map(|p| p[0]).collect::<Vec<_>>());
         prop_assert_eq!(&first.counts, &points.iter().map(|p| p.len() as i32).collect::<Vec<_>>());
@@ -91,9 +97,70 @@ proptest! {
         for (voxel, points) in points.iter().enumerate() {
             prop_assert!(points.iter().all(|p| first.inverse[*p as usize] == voxel as i32));
         }
-        let random = voxels(&row, &scenes, size, Pick::Random(key), &mut Scratch::default()).expect("they fit");
+        let random = whole(&row, &scenes, size, Pick::Random(key)).expect("they fit");
         prop_assert!(random.kept.iter().zip(&points).all(|(kept, points)| points.contains(kept)));
         prop_assert_eq!(Voxels { kept: first.kept.clone(), ..random }, first);
+    }
+
+    #[test]
+    fn any_way_of_finding_voxels_gives_the_same(
+        coord in proptest::collection::vec(proptest::array::uniform3(-40.0f32..40.0), 1..1200),
+        size in prop_oneof![Just(0.25f32), Just(2.0), Just(7.0)], split in 0.0..1.0, angle in prop_oneof![Just(0.0f32), Just(0.5)],
+    ) {
+        let (_, scenes) = one(&coord);
+        // A part that is chosen, one that may be turned, and the whole.
+        let most = (split * coord.len() as f64) as u32;
+        let part = |chosen, angle| Part { slot: 0, scene: 0, chosen, angle, instance: 0 };
+        let mut row = vec![part(Chosen::All(most), angle), part(Chosen::All(coord.len() as u32), 0.0)];
+        row.insert(1, part(Chosen::Some((0..most).step_by(3).collect()), 0.0));
+        row.retain(|part| !part.is_empty());
+        let Scratch { mut gathered, mut tables, mut hashes } = Scratch::default();
+        let mut runs = cells::Runs { row: &row, scenes: &scenes, gathered: &mut gathered };
+        let grid = grid(&mut runs, size).expect("they fit");
+        let hashed = hashes.find(&mut runs, &grid).expect("they fit");
+        for bits in [2, 3] {
+            let plan = dense::Plan::with(&grid, bits).expect("few blocks");
+            let found = tables.find(&mut runs, &grid, &plan, true).expect("they fit");
+            prop_assert_eq!(&found, &hashed);
+            let brief = tables.find(&mut runs, &grid, &plan, false).expect("they fit");
+            prop_assert_eq!((&brief.kept, &brief.grid), (&hashed.kept, &hashed.grid));
+            prop_assert!(brief.counts.is_empty() && brief.inverse.is_empty());
+        }
+        prop_assert_eq!(whole(&row, &scenes, size, Pick::First), Ok(hashed));
+    }
+
+    #[test]
+    fn cells_are_those_of_floor_at_every_level(
+        places in proptest::collection::vec(proptest::array::uniform3(
+            prop_oneof![-300.0f32..300.0, -2.2e9f32..2.2e9, (-40i32..40).prop_map(|i| i as f32 * 0.05), Just(-0.0f32)],
+        ), 0..cells::RUN),
+        size in prop_oneof![Just(0.05f32), Just(1.0), Just(0.3)], bits in 0u32..4,
+    ) {
+        let grid = Grid { side: f64::from(size), low: [-7, 0, 11], sides: [1 << 31; 3] };
+        let blocks = Blocks { bits, sides: [3, 5] };
+        let exact = |v: f32| (f64::from(v) / f64::from(size)).floor();
+        let fit = places.as_flattened().iter().all(|v| (-2_147_483_648.0..2_147_483_648.0).contains(&exact(*v)));
+        for level in Level::all() {
+            let (mut cells, mut bounds) = (Cells::default(), [super::super::lanes::Bounds::default(); 3]);
+            prop_assert_eq!(level.cells(&places, &grid, blocks, &mut cells), fit);
+            level.widen(&mut bounds, &places);
+            for (i, place) in places.iter().enumerate() {
+                prop_assert_eq!(cell(*place, grid.side).is_some(), place.iter().all(|v| exact(*v).abs() < 2_147_483_647.0));
+                if !fit { continue; }
+                let own: [i32; 3] = std::array::from_fn(|a| (exact(place[a]) as i32).wrapping_sub(grid.low[a]));
+                prop_assert_eq!(cells.at(i), own);
+                let [x, y, z] = own.map(|c| c as u32);
+                let block = ((x >> bits).wrapping_mul(3).wrapping_add(y >> bits)).wrapping_mul(5).wrapping_add(z >> bits);
+                let inside = own.map(|c| c as u32 % (1 << bits));
+                prop_assert_eq!(cells.block[i], block);
+                prop_assert_eq!(cells.place[i], (inside[0] << bits | inside[1]) << bits | inside[2]);
+            }
+            for (axis, bounds) in bounds.iter().enumerate().filter(|_| !places.is_empty()) {
+                let all = || places.iter().map(|place| place[axis]);
+                prop_assert_eq!(bounds.low(), all().fold(f32::INFINITY, f32::min));
+                prop_assert_eq!(bounds.high(), all().fold(f32::NEG_INFINITY, f32::max));
+            }
+        }
     }
 
     #[test]
@@ -102,7 +169,7 @@ proptest! {
     ) {
         let coord: Vec<[f32; 3]> = points.iter().map(|p| [f32::from(p.0), 0.5, 0.5]).collect();
         let (row, mut scenes) = one(&coord);
-        let mut made = voxels(&row, &scenes, 1.0, Pick::First, &mut Scratch::default()).expect("they fit");
+        let mut made = whole(&row, &scenes, 1.0, Pick::First).expect("they fit");
         made.majority(&row, &scenes);
         prop_assert!(made.segment.is_none() || points.is_empty(), "without classes there is no majority");
         scenes[0].segment = Some(points.iter().map(|p| p.1).collect());
