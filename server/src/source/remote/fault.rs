@@ -33,18 +33,21 @@ impl Fault {
         }
         if let Some(http) = find::<HttpError>(error) {
             let why = deepest(http);
-            return Fault::Again(match http.kind() {
-                HttpErrorKind::Connect => format!("cannot connect: {why}"),
-                HttpErrorKind::Timeout => "no answer in time".into(),
-                _ => format!("the connection broke: {why}"),
+            // Kinds may be added to this list of others.
+            return Fault::Again(if http.kind() == HttpErrorKind::Connect {
+                format!("cannot connect: {why}")
+            } else if http.kind() == HttpErrorKind::Timeout {
+                "no answer in time".into()
+            } else {
+                format!("the connection broke: {why}")
             });
         }
-        match error {
-            object_store::Error::NotSupported { .. } => {
-                Fault::Never("the server does not serve ranges, want one that answers 206".into())
-            }
-            object_store::Error::InvalidPath { .. } => Fault::Never(deepest(error)),
-            _ => Fault::Again(deepest(error)),
+        if matches!(error, object_store::Error::NotSupported { .. }) {
+            return Fault::Never("the server does not serve ranges, want one that answers 206".into());
+        }
+        match matches!(error, object_store::Error::InvalidPath { .. }) {
+            true => Fault::Never(deepest(error)),
+            false => Fault::Again(deepest(error)),
         }
     }
 
