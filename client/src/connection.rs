@@ -3,7 +3,7 @@
 
 use crate::{ClientOptions, Error, options::Pair, options::Token, status};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderValue, Request, header};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use std::{
@@ -33,7 +33,9 @@ pub(crate) fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoin
         return Err(wrong("expected `https://HOST:PORT`, `http://HOST:PORT` or `unix:/PATH`".into()));
     }
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| wrong(chain(&e)))?;
-    if options.token.is_some() && !options.plaintext_token && is_open(endpoint.uri()) {
+    // Of a Unix socket the endpoint knows no address but a made-up one.
+    let open = address.starts_with("http://") && is_far(endpoint.uri().host().unwrap_or_default());
+    if open && options.token.is_some() && !options.plaintext_token {
         let reason = "would get the token in plaintext: dial `https://`, or allow it by `plaintext_token`";
         return Err(wrong(reason.into()));
     }
@@ -53,11 +55,10 @@ pub(crate) fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoin
         .tcp_nodelay(true))
 }
 
-/// Whether what is sent there passes a network in plaintext.
-fn is_open(address: &Uri) -> bool {
-    let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    address.scheme_str() == Some("http") && !local
+/// Whether what is sent to a host over plaintext TCP passes a network.
+fn is_far(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn tls(options: &ClientOptions) -> ClientTlsConfig {
