@@ -20,6 +20,7 @@ const WHOLE: f64 = 6_755_399_441_055_744.0;
 /// The whole number at or below `exact`, and whether it fits. `f64::floor` is a call on this machine's baseline, and a
 /// cast that saturates is not vectorised.
 #[inline(always)]
+#[allow(clippy::manual_range_contains)] // that would be a branch
 fn floor(exact: f64) -> (i32, bool) {
     let sum = exact + WHOLE;
     let above = i32::from(sum - WHOLE > exact);
@@ -87,8 +88,8 @@ fn multiplied(values: &[[f32; RUN]; 3], grid: &Grid, out: &mut [[i32; RUN]; 3]) 
             *out = whole.wrapping_sub(low);
             fit &= fits;
             let nearest = (product + WHOLE) - WHOLE;
-            // 0 is exact, and nothing is less than nothing.
-            clear &= !((product - nearest).abs() < product.abs() * NEAR);
+            // 0 is exact.
+            clear &= (product - nearest).abs() >= product.abs() * NEAR;
         }
     }
     (fit, clear)
