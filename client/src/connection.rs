@@ -82,8 +82,13 @@ async fn authorization(token: &Token) -> Result<HeaderValue, Error> {
     let text = match token {
         Token::Text(text) => text.clone(),
         Token::File(path) => {
-            let text = tokio::fs::read_to_string(path).await;
-            text.map_err(|e| wrong(format!("cannot read `{}`: {e}", path.display())))?.trim().to_owned()
+            // Whoever replaces the file may be at it just now.
+            let not_now = |why: String| Error::unavailable(format!("token file `{}`: {why}", path.display()));
+            let text = tokio::fs::read_to_string(path).await.map_err(|e| not_now(e.to_string()))?;
+            match text.trim() {
+                "" => return Err(not_now("is empty".into())),
+                text => text.to_owned(),
+            }
         }
     };
     let mut value = HeaderValue::try_from(format!("Bearer {text}"))

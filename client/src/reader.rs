@@ -71,6 +71,8 @@ pub(crate) struct Reader {
     reopen: Reopen,
     /// The step that comes next arrived corrupt once.
     corrupt: bool,
+    /// A stream that was open ended as denied, and no batch came since.
+    denied: bool,
     connections: u64,
     end: Option<EndOfJob>,
     finished: bool,
@@ -112,6 +114,7 @@ impl Reader {
             address: None,
             reopen: Reopen::No,
             corrupt: false,
+            denied: false,
             connections: 0,
             end: None,
             finished: false,
@@ -149,9 +152,9 @@ impl Reader {
                 }
                 Ok(None) => self.finish(),
                 Err(error) => {
-                    self.connection = None;
+                    let begun = self.connection.take().is_some();
                     self.line.set(None);
-                    if let Err(error) = self.recover(error).await {
+                    if let Err(error) = self.recover(error, begun).await {
                         self.finish();
                         return Some(Err(error));
                     }
@@ -169,7 +172,7 @@ impl Reader {
     fn progress(&mut self, batch: &Batch) {
         self.next_step = Some(batch.step().saturating_add(1));
         self.cursor = batch.cursor().cloned();
-        self.corrupt = false;
+        (self.corrupt, self.denied) = (false, false);
         self.reopen = Reopen::No;
         self.retry.reset();
         self.hints.clear();
@@ -182,8 +185,13 @@ impl Reader {
         }
     }
 
-    /// Waits or prepares for another attempt, or gives the error back.
-    async fn recover(&mut self, error: Error) -> Result<(), Error> {
+    /// Waits or prepares for another attempt, or gives the error back. `begun`: the stream was open when it failed.
+    async fn recover(&mut self, error: Error, begun: bool) -> Result<(), Error> {
+        if matches!(error, Error::Denied { .. }) && begun && !self.denied {
+            tracing::warn!(%error, "asking again: the token file may hold another one by now");
+            self.denied = true;
+            return Ok(());
+        }
         if matches!(error, Error::Corrupt { .. }) && !self.corrupt {
             tracing::warn!(%error, "asking for the step again");
             self.corrupt = true;

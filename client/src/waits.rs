@@ -201,8 +201,9 @@ impl Teller {
             Ok(Ok(_)) => self.told = sums,
             Ok(Err(error)) => {
                 tracing::debug!(%error, job = self.job, "waits were not taken");
-                // An older server, or one that lets this client not: asking again would change nothing.
-                self.off = !error.is_transient() && !matches!(error, Error::NotFound { .. });
+                // An older server: asking again would change nothing. A token that is denied may be replaced.
+                let passes = matches!(error, Error::NotFound { .. } | Error::Denied { .. });
+                self.off = !error.is_transient() && !passes;
             }
             Err(_) => tracing::debug!(job = self.job, "waits were not answered"),
         }

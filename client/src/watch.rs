@@ -30,6 +30,8 @@ pub struct Watch {
     endpoint: usize,
     /// The server was told the job since the last entry.
     told: bool,
+    /// A watch that was open ended as denied, and nothing came since.
+    denied: bool,
     failed: bool,
 }
 
@@ -46,7 +48,17 @@ struct Connection {
 impl Watch {
     pub(crate) fn new(inner: Arc<Inner>, job: String, next_seq: u64) -> Self {
         let retry = Retry::new(&inner.options);
-        Watch { inner, job, next_seq, connection: None, retry, endpoint: 0, told: false, failed: false }
+        Watch {
+            inner,
+            job,
+            next_seq,
+            connection: None,
+            retry,
+            endpoint: 0,
+            told: false,
+            denied: false,
+            failed: false,
+        }
     }
 
     /// Sequence number of the entry that comes next: where another watch would go on.
@@ -61,7 +73,7 @@ impl Watch {
                 Ok(entry) => {
                     self.next_seq = entry.seq + 1;
                     self.retry.reset();
-                    self.told = false;
+                    (self.told, self.denied) = (false, false);
                     return Ok(entry);
                 }
                 Err(error @ Error::NotFound { .. }) if !self.told => {
@@ -72,8 +84,15 @@ impl Watch {
                 Err(error) => {
                     // A log may be silent for hours: a connection that held for a while was a success.
                     let held = self.connection.take().map(|connection| connection.since.elapsed());
+                    let begun = held.is_some();
                     if held.is_some_and(|held| held > self.inner.options.backoff.1) {
                         self.retry.reset();
+                        self.denied = false;
+                    }
+                    if matches!(error, Error::Denied { .. }) && begun && !self.denied {
+                        // The token file may hold another one by now.
+                        self.denied = true;
+                        continue;
                     }
                     self.endpoint = self.endpoint.wrapping_add(1);
                     self.retry.wait(error).await?;

@@ -74,6 +74,23 @@ async fn an_unavailable_server_and_an_early_end_are_waited_out() {
 }
 
 #[tokio::test]
+async fn a_stream_that_ends_as_denied_is_asked_for_once_more() {
+    let revoked = || vec![Err(Status::unauthenticated("the token is not known here"))];
+    let (fake, _) = Fake::new(6, ROWS);
+    fake.script([Turn::new(2, revoked()), Turn::new(2, revoked()), Turn::new(2, vec![])]);
+    let client = open(&[fake.tcp().await], quick()).await.expect("opens");
+    let mut stream = client.stream(JOB, StreamOptions::default()).await.expect("known job");
+    read_all(&mut stream, 0, 6).await;
+    assert_eq!(stream.stats().reconnects, 2);
+    // No batch in between: the new token is no better.
+    fake.script([Turn::new(1, revoked()), Turn::new(0, revoked())]);
+    let mut stream = client.stream(JOB, StreamOptions::default()).await.expect("known job");
+    check(&stream.next_batch().await.expect("good").expect("not over"), 0, 0, ROWS);
+    let error = stream.next_batch().await.expect_err("denied twice");
+    assert!(matches!(error, Error::Denied { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_draining_server_hands_over() {
     let (old, _) = Fake::new(5, ROWS);
     let (new, _) = Fake::new(5, ROWS);
