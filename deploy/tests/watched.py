@@ -21,7 +21,7 @@ SECONDS_TO_STOP = 60
 SECONDS = 90
 #: What ranges and waits of the rules become.
 WINDOW = "6s"
-SCRAPE = "500ms"
+SCRAPE = "1s"
 BROKEN = 8
 
 

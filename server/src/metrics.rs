@@ -113,7 +113,9 @@ pub fn install(numerics: &'static str) -> Result<PrometheusHandle, BuildError> {
 pub fn render(handle: &PrometheusHandle) -> String {
     process().collect();
     let mut text = handle.render();
-    series::all().write(&OF_JOBS, &mut text);
+    // Written outside of the lock that streams count under.
+    let of_jobs = series::all().copy(&OF_JOBS);
+    series::write(&of_jobs, &mut text);
     text
 }
 

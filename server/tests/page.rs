@@ -164,7 +164,7 @@ async fn a_page_shows_who_reads_and_what_was_sent() {
     assert!(overview.contains("pictures 33 × 45 · batch 12 · 3 groups"), "{overview}");
     let page = site.says("/jobs/job", "<ul class=\"thumbs\">").await.text();
     let (step, columns, width, rows) = thumbs(&page);
-    assert_eq!((columns, width, rows), (4, 90, 3), "a pairing block of 3 rows of 45 columns, twice as large");
+    assert_eq!((columns, width, rows), (3, 90, 3), "a pairing block of 3 rows of 45 columns, twice as large");
     let png = site.get(&format!("/jobs/job/batch.png?step={step}")).await;
     assert_eq!((png.status, png.header("content-type")), (200, Some("image/png")));
     while batches.last().unwrap().step() < step {

@@ -13,6 +13,8 @@ use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
+use tokio::sync::Mutex;
+use tokio::task::{JoinError, spawn_blocking};
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PAGE: &str = "text/html; charset=utf-8";
@@ -25,6 +27,13 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base
                       frame-ancestors 'none'";
 
 type Answer = Response<Full<Bytes>>;
+
+/// Everything for Prometheus: one at a time and on a thread of its own, since whoever asks needs no token.
+async fn scrape(metrics: PrometheusHandle) -> Result<String, JoinError> {
+    static ONE: Mutex<()> = Mutex::const_new(());
+    let _one = ONE.lock().await;
+    spawn_blocking(move || crate::metrics::render(&metrics)).await
+}
 
 /// What goes back.
 pub(super) async fn answer<B>(request: &Request<B>, metrics: &PrometheusHandle, site: &Site) -> Answer {
@@ -43,7 +52,10 @@ pub(super) async fn answer<B>(request: &Request<B>, metrics: &PrometheusHandle, 
     }
     let follow = !request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "still"));
     match route {
-        Route::Metrics => ok("text/plain; version=0.0.4; charset=utf-8", crate::metrics::render(metrics)),
+        Route::Metrics => match scrape(metrics.clone()).await {
+            Ok(text) => ok("text/plain; version=0.0.4; charset=utf-8", text),
+            Err(lost) => text(StatusCode::INTERNAL_SERVER_ERROR, lost.to_string()),
+        },
         Route::Health => ok(PLAIN, "ok\n"),
         Route::Style => guarded(ok("text/css; charset=utf-8", STYLE), "max-age=3600"),
         Route::Icon => guarded(ok(SVG, ICON), "max-age=3600"),

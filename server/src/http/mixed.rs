@@ -22,12 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const KEPT: usize = 64;
 /// Looks at logs at a time.
 const AT_A_TIME: usize = 2;
+/// Plots at a time: they read whole logs, and must not stand in the way of looks.
+const PLOTS: usize = 1;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Mixtures {
     kept: Arc<Mutex<BTreeMap<String, Kept>>>,
     few: Arc<Semaphore>,
+    plots: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +42,8 @@ struct Kept {
 
 impl Default for Mixtures {
     fn default() -> Self {
-        Mixtures { kept: Arc::default(), few: Arc::new(Semaphore::new(AT_A_TIME)) }
+        let semaphore = |n| Arc::new(Semaphore::new(n));
+        Mixtures { kept: Arc::default(), few: semaphore(AT_A_TIME), plots: semaphore(PLOTS) }
     }
 }
 
@@ -51,7 +55,7 @@ impl Mixtures {
             return Ok(kept.mixture);
         }
         let kept = self.kept.clone();
-        self.spared(job, move |job| {
+        spared(&self.few, job, move |job| {
             let start = Instant::now();
             let mixture = mixture(job)?;
             let until = Instant::now() + (start.elapsed() * SPARED).max(FRESH);
@@ -70,27 +74,27 @@ impl Mixtures {
 
     /// Its plot as SVG.
     pub async fn plot(&self, job: &Arc<Job>) -> Result<String, String> {
-        self.spared(job, |job| Ok(plot(job)?.svg())).await
+        spared(&self.plots, job, |job| Ok(plot(job)?.svg())).await
     }
+}
 
-    /// Runs `look` where it may block, a few at a time; not waited for longer than [`PATIENCE`].
-    async fn spared<T: Send + 'static>(
-        &self,
-        job: &Arc<Job>,
-        look: impl FnOnce(&Job) -> Result<T, KeeperError> + Send + 'static,
-    ) -> Result<T, String> {
-        let (few, job) = (self.few.clone(), job.clone());
-        let looked = async {
-            let permit = few.acquire_owned().await.expect("never closed");
-            let looking = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                look(&job)
-            });
-            looking.await.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())
-        };
-        let late = |_| "its log takes longer than a few seconds to read; look again".to_owned();
-        tokio::time::timeout(PATIENCE, looked).await.unwrap_or_else(|out| Err(late(out)))
-    }
+/// Runs `look` where it may block, as many at a time as `few` has permits; not waited for longer than [`PATIENCE`].
+async fn spared<T: Send + 'static>(
+    few: &Arc<Semaphore>,
+    job: &Arc<Job>,
+    look: impl FnOnce(&Job) -> Result<T, KeeperError> + Send + 'static,
+) -> Result<T, String> {
+    let (few, job) = (few.clone(), job.clone());
+    let looked = async {
+        let permit = few.acquire_owned().await.expect("never closed");
+        let looking = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            look(&job)
+        });
+        looking.await.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())
+    };
+    let late = |_| "its log takes longer than a few seconds to read; look again".to_owned();
+    tokio::time::timeout(PATIENCE, looked).await.unwrap_or_else(|out| Err(late(out)))
 }
 
 /// What is in force and what was served, as far as pages show it. Waits for the keeper's lock.
@@ -166,14 +170,17 @@ fn plot(job: &Job) -> Result<Plot, KeeperError> {
     let (view, horizon) = (keeper.view(), keeper.horizon());
     let (entries, attempt) = keeper.with(|course| (course.entries().to_vec(), course.attempt()))?;
     let rules = keeper.rules();
-    let account = Account::new(&entries, &view.sequence, horizon);
     let mixture = |m: crate::keeper::MixtureAccount| v1::MixtureAccount {
         mixture_id: m.mixture_id,
         from_step: m.from,
         steps: m.steps,
         rows: m.rows,
     };
-    let mixtures = account.mixtures.into_iter().map(mixture).collect();
+    // Rows that cost tokens are walked to: what was served of them is not drawn.
+    let mixtures = match job.feed.tokens().is_some_and(|tokens| tokens.ragged()) {
+        true => Vec::new(),
+        false => Account::new(&entries, &view.sequence, horizon).mixtures.into_iter().map(mixture).collect(),
+    };
     let info = v1::JobInfo { job: job.name.clone(), spec: Some(job.spec.clone()), ..Default::default() };
     let stands = v1::GetMixtureResponse {
         horizon,

@@ -25,6 +25,9 @@ pub(super) type Family = (&'static str, Kind, &'static str);
 /// Labels beside the job, in order.
 pub(super) type Labels<'a> = &'a [(&'static str, &'a str)];
 
+/// A family with its values by job and other labels.
+pub(super) type Written = (Family, Vec<(String, BTreeMap<String, f64>)>);
+
 /// Open jobs of the process and what is known of them.
 #[derive(Debug, Default)]
 pub(super) struct Series {
@@ -47,6 +50,23 @@ struct Opening {
 pub(super) fn all() -> MutexGuard<'static, Series> {
     static ALL: Mutex<Series> = Mutex::new(Series::new());
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes series as Prometheus reads them.
+pub(super) fn write(series: &[Written], out: &mut String) {
+    for ((name, kind, meaning), found) in series.iter().filter(|(_, found)| !found.is_empty()) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let _ = writeln!(out, "# HELP {name} {meaning}\n# TYPE {name} {kind}"); // text takes everything
+        for (job, values) in found {
+            for (labels, value) in values {
+                let _ = writeln!(out, "{name}{{job=\"{job}\"{labels}}} {value}"); // as above
+            }
+        }
+        out.push('\n');
+    }
 }
 
 impl Series {
@@ -95,28 +115,15 @@ impl Series {
         }
     }
 
-    /// Writes every series of `families` as Prometheus reads them.
-    pub fn write(&self, families: &[Family], out: &mut String) {
-        for (name, kind, meaning) in families {
+    /// Every series of `families` as it stands.
+    pub fn copy(&self, families: &[Family]) -> Vec<Written> {
+        let copied = |family: &Family| {
             let of = |(job, values): (&String, &BTreeMap<&'static str, BTreeMap<String, f64>>)| {
-                values.get(name).map(|values| (escaped(job), values.clone()))
+                values.get(family.0).map(|values| (escaped(job), values.clone()))
             };
-            let found: Vec<_> = self.values.iter().filter_map(of).collect();
-            if found.is_empty() {
-                continue;
-            }
-            let kind = match kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-            };
-            let _ = writeln!(out, "# HELP {name} {meaning}\n# TYPE {name} {kind}"); // text takes everything
-            for (job, values) in found {
-                for (labels, value) in values {
-                    let _ = writeln!(out, "{name}{{job=\"{job}\"{labels}}} {value}"); // as above
-                }
-            }
-            out.push('\n');
-        }
+            (*family, self.values.iter().filter_map(of).collect())
+        };
+        families.iter().map(copied).collect()
     }
 }
 
@@ -176,7 +183,7 @@ mod tests {
 
     fn text(series: &Series) -> String {
         let mut out = String::new();
-        series.write(&[ROWS, SHARE], &mut out);
+        write(&series.copy(&[ROWS, SHARE]), &mut out);
         out
     }
 

@@ -131,7 +131,9 @@ impl FeedService for Feed {
         let closed = tokio::task::spawn_blocking(move || {
             caller.check(&job).map_err(|denial| status::of_denial(&denial))?;
             let closed = if forget { shared.jobs.forget(&job) } else { shared.jobs.close(&job) };
-            shared.live.forget(&job);
+            if closed.is_ok() {
+                shared.live.forget(&job);
+            }
             closed.map_err(|error| gate::of_job(&shared, &caller, error))
         })
         .await;

@@ -39,7 +39,9 @@ pub(in crate::exec) fn measure(coord: &[[f64; 3]]) -> Measured {
     let fold = |v: &[f64; 12], f: fn(f64, f64) -> f64| {
         std::array::from_fn(|a| f(f(v[a], v[a + 3]), f(v[a + 6], v[a + 9])))
     };
-    let shape = Shape { points: coord.len() as u32, min: fold(&low, f64::min), max: fold(&high, f64::max) };
+    // Which zero is the smaller one depends on the machine: + 0.0 makes both the positive one.
+    let (min, max) = (fold(&low, f64::min).map(|v| v + 0.0), fold(&high, f64::max).map(|v| v + 0.0));
+    let shape = Shape { points: coord.len() as u32, min, max };
     Measured { shape, mean: mean(&sums, coord.len()) }
 }
 
