@@ -234,6 +234,18 @@ fn decode<M: Message + Default>(path: &str, answer: &[u8]) -> Result<M, Error> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_token_file_that_is_being_replaced_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("token");
+        let token = Token::File(file.clone());
+        assert!(authorization(&token).await.expect_err("missing").is_transient());
+        std::fs::write(&file, "\n").expect("written");
+        assert!(authorization(&token).await.expect_err("empty").is_transient());
+        std::fs::write(&file, "mf_a\n").expect("written");
+        assert_eq!(authorization(&token).await.expect("good"), "Bearer mf_a");
+    }
+
     #[test]
     fn only_tcp_and_unix_endpoints_are_taken() {
         let options = ClientOptions::default();

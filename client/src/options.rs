@@ -79,6 +79,11 @@ impl fmt::Debug for ClientOptions {
 }
 
 impl ClientOptions {
+    /// Whether a call that was denied may succeed when it is made again: somebody may replace the token's file.
+    pub(crate) fn token_changes(&self) -> bool {
+        matches!(self.token, Some(Token::File(_)))
+    }
+
     /// Longest time for one connection to be made. Default 5 s.
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;

@@ -187,7 +187,8 @@ impl Reader {
 
     /// Waits or prepares for another attempt, or gives the error back. `begun`: the stream was open when it failed.
     async fn recover(&mut self, error: Error, begun: bool) -> Result<(), Error> {
-        if matches!(error, Error::Denied { .. }) && begun && !self.denied {
+        let changes = begun && !self.denied && self.inner.options.token_changes();
+        if matches!(error, Error::Denied { .. }) && changes {
             tracing::warn!(%error, "asking again: the token file may hold another one by now");
             self.denied = true;
             return Ok(());

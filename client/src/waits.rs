@@ -201,9 +201,10 @@ impl Teller {
             Ok(Ok(_)) => self.told = sums,
             Ok(Err(error)) => {
                 tracing::debug!(%error, job = self.job, "waits were not taken");
-                // An older server: asking again would change nothing. A token that is denied may be replaced.
-                let passes = matches!(error, Error::NotFound { .. } | Error::Denied { .. });
-                self.off = !error.is_transient() && !passes;
+                // An older server, or one that lets this client not: asking again would change nothing, unless the token
+                // is replaced.
+                let denied = matches!(error, Error::Denied { .. }) && self.options.token_changes();
+                self.off = !error.is_transient() && !denied && !matches!(error, Error::NotFound { .. });
             }
             Err(_) => tracing::debug!(job = self.job, "waits were not answered"),
         }

@@ -89,8 +89,8 @@ impl Watch {
                         self.retry.reset();
                         self.denied = false;
                     }
-                    if matches!(error, Error::Denied { .. }) && begun && !self.denied {
-                        // The token file may hold another one by now.
+                    let changes = begun && !self.denied && self.inner.options.token_changes();
+                    if matches!(error, Error::Denied { .. }) && changes {
                         self.denied = true;
                         continue;
                     }

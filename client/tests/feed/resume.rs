@@ -77,8 +77,11 @@ async fn an_unavailable_server_and_an_early_end_are_waited_out() {
 async fn a_stream_that_ends_as_denied_is_asked_for_once_more() {
     let revoked = || vec![Err(Status::unauthenticated("the token is not known here"))];
     let (fake, _) = Fake::new(6, ROWS);
-    fake.script([Turn::new(2, revoked()), Turn::new(2, revoked()), Turn::new(2, vec![])]);
-    let client = open(&[fake.tcp().await], quick()).await.expect("opens");
+    fake.script([Turn::new(2, revoked()), Turn::new(2, revoked())]);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "mf_secret").expect("written");
+    let options = quick().token_file(file.path());
+    let client = open(&[fake.tcp().await], options).await.expect("opens");
     let mut stream = client.stream(JOB, StreamOptions::default()).await.expect("known job");
     read_all(&mut stream, 0, 6).await;
     assert_eq!(stream.stats().reconnects, 2);
