@@ -11,8 +11,10 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_tim
 use stand::{Server, sources, spec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An authority that tests make up.
 struct Authority {
@@ -31,8 +33,13 @@ impl Authority {
 
     /// A certificate for this machine and its key, in PEM.
     fn certify(&self, until: i32) -> (String, String) {
+        self.certify_from(Duration::from_secs(1_000_000_000), until)
+    }
+
+    /// As `certify`, valid from a time after 1970 on.
+    fn certify_from(&self, from: Duration, until: i32) -> (String, String) {
         let mut params = CertificateParams::new(vec!["127.0.0.1".into(), "localhost".into()]).unwrap();
-        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_before = date_time_ymd(1970, 1, 1) + from;
         params.not_after = date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
@@ -102,8 +109,37 @@ fn no_sources(_: &BTreeMap<String, Declaration>, _: &Path) -> Result<Sources, So
     Ok(Sources::new())
 }
 
+/// Opens nothing, and that only once there is a file "go" beside the config.
+fn no_sources_yet(_: &BTreeMap<String, Declaration>, config: &Path) -> Result<Sources, SourceError> {
+    std::fs::write(config.with_file_name("began"), "").unwrap();
+    let late = Instant::now() + PATIENCE;
+    while !config.with_file_name("go").exists() {
+        assert!(Instant::now() < late, "nobody says go");
+        std::thread::yield_now();
+    }
+    Ok(Sources::new())
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let late = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < late, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Reload of a server whose settings are `server`, with a config file of `text`.
 fn reload(files: &Files, server: &Server, settings: &config::Server, text: &str) -> Reload {
+    reload_with(no_sources, files, server, settings, text)
+}
+
+fn reload_with(
+    open: mixfeed_server::reload::Open,
+    files: &Files,
+    server: &Server,
+    settings: &config::Server,
+    text: &str,
+) -> Reload {
     let file = files.put("mixfeed.toml", text);
     let current = config::Config { server: settings.clone(), ..Default::default() };
     let base = files.0.path().to_owned();
@@ -112,7 +148,7 @@ fn reload(files: &Files, server: &Server, settings: &config::Server, text: &str)
         server.http = String::new();
         server.rebase(&base);
     });
-    Reload::new(file, current, over, no_sources, server.running.shared.clone())
+    Reload::new(file, current, over, open, &server.running)
 }
 
 /// A server with these settings, and the settings.
@@ -201,7 +237,8 @@ async fn a_new_certificate_is_for_new_connections_and_a_broken_one_for_nobody() 
         reload.files();
         connect(&server, impatient().ca_pem(old.pem.as_bytes())).await.expect("the old one stays");
     }
-    files.pair(&others);
+    // Others of the chain may have expired: clients do without them.
+    files.pair(&(format!("{}{}", others.0, old.certify(2002).0), others.1));
     reload.files();
     let after = connect(&server, impatient().ca_pem(new.pem.as_bytes())).await.unwrap();
     assert_eq!(after.health().await.unwrap(), Health::Serving);
@@ -210,6 +247,42 @@ async fn a_new_certificate_is_for_new_connections_and_a_broken_one_for_nobody() 
         stream.next_batch().await.unwrap().expect("old connections go on");
     }
     assert_eq!(before.health().await.unwrap(), Health::Serving);
+}
+
+/// What is wrong may pass without a change of the file; here it is a certificate whose time comes.
+#[tokio::test]
+async fn a_certificate_is_tried_again_until_it_can_be_used() {
+    let (files, mut current) = (Files::new(), Authority::new());
+    let tls = files.pair(&current.certify(2040));
+    let (server, settings) = serve(|settings| settings.tls = Some(tls.clone())).await;
+    let text = "[server.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n";
+    let mut reload = reload(&files, &server, &settings, text);
+    for by_hangup in [false, true] {
+        let new = Authority::new();
+        let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(4);
+        files.pair(&new.certify_from(soon, 2040));
+        reload.files();
+        connect(&server, impatient().ca_pem(current.pem.as_bytes())).await.expect("the old one stays");
+        let late = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < late, "never tried again");
+            if by_hangup {
+                match reload.all().await {
+                    Ok(changes) => break assert_eq!(changes, ["certificate"]),
+                    Err(early) => {
+                        assert!(early.to_string().contains("is not valid before another"), "{early}")
+                    }
+                }
+            } else {
+                reload.files();
+                if connect(&server, impatient().ca_pem(new.pem.as_bytes())).await.is_ok() {
+                    break;
+                }
+            }
+        }
+        current = new;
+    }
+    connect(&server, impatient().ca_pem(current.pem.as_bytes())).await.unwrap();
 }
 
 #[tokio::test]
@@ -361,6 +434,57 @@ async fn a_revoked_token_ends_its_streams_at_a_batch_boundary() {
     }
 }
 
+fn enters(server: &Server, token: &Token) -> bool {
+    let header = format!("Bearer {}", token.secret.reveal());
+    server.running.shared.access.enter(Some(header.as_bytes()), "/mixfeed.v1.FeedService/ListJobs").is_ok()
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_while_a_hangup_opens_sources() {
+    let files = Files::new();
+    let (keeps, loses) = (token("keeps", "\"pull\"", "\"*\"", ""), token("loses", "\"pull\"", "\"*\"", ""));
+    let path = files.put("tokens.toml", &file_of(&[&keeps, &loses]));
+    let (server, settings) = serve(|settings| settings.tokens = Some(path.clone())).await;
+    let text = "[server]\ntokens = \"tokens.toml\"\n";
+    let mut reload = reload_with(no_sources_yet, &files, &server, &settings, text);
+    let hangup = tokio::spawn(async move { reload.all().await });
+    until("sources are opened", || files.path("began").exists()).await;
+    files.put("tokens.toml", &file_of(&[&keeps]));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    until("it is revoked", || !enters(&server, &loses)).await;
+    files.put("go", "");
+    assert_eq!(hangup.await.unwrap().unwrap(), [] as [String; 0]);
+    assert!(enters(&server, &keeps) && !enters(&server, &loses), "what was read before is not put back");
+}
+
+#[tokio::test]
+async fn tokens_that_change_during_the_start_are_read_again() {
+    let files = Files::new();
+    let (old, new) = (token("old", "\"pull\"", "\"*\"", ""), token("new", "\"pull\"", "\"*\"", ""));
+    let path = files.put("tokens.toml", &file_of(&[&old]));
+    let (server, settings) = serve(|settings| settings.tokens = Some(path.clone())).await;
+    files.put("tokens.toml", &file_of(&[&new]));
+    let mut reload = reload(&files, &server, &settings, "");
+    reload.files();
+    assert!(enters(&server, &new) && !enters(&server, &old));
+}
+
+#[tokio::test]
+async fn a_job_that_could_not_be_opened_is_tried_again() {
+    let files = Files::new();
+    let (server, settings) = serve(|_| {}).await;
+    let text = "[jobs.a]\nglobal_batch = 12\nmix_block = 3\nseed = 77\ngroups = [{ group = \"pics\" }]\n\
+                image = { height = 33, width = 45 }\n";
+    let mut reload = reload(&files, &server, &settings, text);
+    let client = connect(&server, impatient()).await.unwrap();
+    client.open_job("a", &spec()).await.unwrap();
+    assert_eq!(reload.all().await.unwrap(), ["job a NOT opened"], "another `a` is open");
+    client.close_job("a").await.unwrap();
+    assert_eq!(reload.all().await.unwrap(), ["job a opened"]);
+    assert_eq!(reload.all().await.unwrap(), [] as [String; 0]);
+}
+
 #[tokio::test]
 async fn a_reload_is_whole_or_nothing() {
     let files = Files::new();
@@ -381,6 +505,10 @@ async fn a_reload_is_whole_or_nothing() {
         ("[server]\ntokens = \"none.toml\"\n", "none.toml"),
         ("[server]\ntokens = \"tokens.toml\"\n[server.tls]\ncert = \"c\"\nkey = \"k\"\n", "`server.tls`"),
         ("[server]\ntokens = \"tokens.toml\"\n[jobs.a]\nglobal_batch = 2\n", "job `a`"),
+        (
+            "[server]\ntokens = \"tokens.toml\"\nmax_jobs = 1\n[jobs.a]\nglobal_batch = 2\n[jobs.b]\nglobal_batch = 2\n",
+            "`server.max_jobs` is 1, want at least 2: 0 open jobs, 2 new",
+        ),
         ("[server\n", "line 1"),
     ] {
         files.put("mixfeed.toml", text);

@@ -98,7 +98,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let file = args.config.clone();
     let over = Box::new(move |server: &mut config::Server| args.over(server));
-    let reload = Reload::new(file, config, over, open, running.shared.clone());
+    let reload = Reload::new(file, config, over, open, &running);
     let reloading = tokio::spawn(reload.run(reloads, stop));
     running.wait().await;
     reloading.abort();
