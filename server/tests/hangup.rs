@@ -257,7 +257,8 @@ fn a_token_file_keeps_its_owner_and_mode() {
 fn the_limit_of_open_files_is_raised_to_what_the_system_allows() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mixfeed.toml");
-    fs::write(&file, "[server]\nlisten = [\"unix:none/socket\"]\n[server.limits]\nconnections = 100\n").unwrap();
+    fs::write(&file, "[server]\nlisten = [\"unix:none/socket\"]\n[server.limits]\nconnections = 100\n")
+        .unwrap();
     let said = |limits: &str| {
         let out = Command::new("sh")
             .args(["-c", &format!("{limits}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_mixfeed")])
