@@ -40,7 +40,7 @@ pub enum ReloadError {
     },
     /// Tokens, certificate, or plaintext that others could reach.
     #[error(transparent)]
-    Guards(#[from] StartError),
+    Guards(Box<StartError>),
     /// What cannot change while the server runs, each with its reason.
     #[error("{}", .0.join("; "))]
     Fixed(Vec<String>),
@@ -58,6 +58,12 @@ pub enum ReloadError {
     /// The thread that opened sources is gone.
     #[error("cannot open sources: {0}")]
     Lost(#[from] JoinError),
+}
+
+impl From<StartError> for ReloadError {
+    fn from(error: StartError) -> ReloadError {
+        ReloadError::Guards(Box::new(error))
+    }
 }
 
 /// Opens declared sources; paths are relative to the config file.
