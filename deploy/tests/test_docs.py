@@ -52,7 +52,7 @@ def test_every_key_of_the_server_table():
 
 
 def test_every_key_of_the_limits_table():
-    source = (ROOT / "server/src/config.rs").read_text()
+    source = (ROOT / "server/src/config/limits.rs").read_text()
     keys = re.findall(r"^    pub (\w+):", source.split("pub struct Limits {")[1].split("\n}")[0], re.M)
     assert first_cells(section("### `[server.limits]`")) == set(keys)
 

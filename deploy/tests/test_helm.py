@@ -1,6 +1,7 @@
 """The chart: helm's checks, Kubernetes' schemas, and that it says what compose says."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,16 +10,25 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from promql import DEPLOY, alerts, boards, recorded
+from promql import DEPLOY, ROOT, alerts, boards, recorded
 
 HELM = Path(sys.executable).with_name("helm")
 CHART = DEPLOY / "helm/mixfeed"
 VERSIONS = ["1.30", "1.35"]
 ALL = ["serviceMonitor.enabled=true", "prometheusRule.enabled=true", "dashboards.enabled=true"]
 SECURED = ["tls.existingSecret=cert", "tls.clientCaSecret=clients", "tokens.existingSecret=tokens"]
+LIMITED = [
+    *(f"server.limits.{key}=90" for key in ["connections", "connectionsPerPeer", "streamsPerConnection"]),
+    *(f"server.limits.{key}=90" for key in ["firstRequest", "requestTimeout", "callTimeout", "idleTimeout"]),
+    *(f"server.limits.{key}=90" for key in ["stallTimeout", "controlFrames"]),
+    "server.limits.headerBytes=32KiB",
+    "server.limits.requestMemory=1073741824",
+    "server.pagePictures=false",
+]
 CASES = {
     "defaults": [],
     "secured": SECURED,
+    "limited": LIMITED,
     "several": [*ALL, "autoscaling.enabled=true"],
     "state": [*ALL, "persistence.enabled=true", "persistence.storageClass=fast", "server.memory=1073741824"],
 }
@@ -65,6 +75,10 @@ def test_kubernetes_takes_it(settings, version):
         "replicas=0",
         "server.memory=lots",
         "server.threats=2",
+        "server.limits.connection=90",
+        "server.limits.controlFrames=9",
+        "server.limits.idleTimeout=1h",
+        "server.pagePictures=many",
         "autoscaling.targetStreams=0",
         "persistence.enabled=true,replicas=2",
         "tls.clientCaSecret=clients",
@@ -93,6 +107,16 @@ def test_the_program_takes_its_config(settings, program, tmp_path):
         assert "cannot read token file `/etc/mixfeed-tokens/tokens.toml`" in done.stderr, "the rest was taken"
     else:
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_limit_can_be_set():
+    (config,) = (m for m in of(render(LIMITED), "ConfigMap") if "mixfeed.toml" in m["data"])
+    server = tomllib.loads(config["data"]["mixfeed.toml"])["server"]
+    source = (ROOT / "server/src/config/limits.rs").read_text()
+    keys = set(re.findall(r"^    pub (\w+):", source.split("pub struct Limits {")[1].split("\n}")[0], re.M))
+    sizes = {"header_bytes": "32KiB", "request_memory": 1 << 30}
+    assert server["limits"] == dict.fromkeys(keys, 90) | sizes
+    assert server["page_pictures"] is False
 
 
 def test_secrets_are_mounted_where_the_config_reads_them():

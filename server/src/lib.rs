@@ -94,6 +94,8 @@ pub struct Running {
     pub http: Option<String>,
     /// What its calls share.
     pub shared: Arc<Shared>,
+    /// Versions of the files that guard it.
+    stamps: reload::Stamps,
     done: JoinHandle<()>,
 }
 
@@ -143,6 +145,7 @@ pub struct Guards {
     pub tokens: Option<auth::Tokens>,
     /// Certificate of TCP addresses; `None` speaks plaintext.
     pub tls: Option<service::tls::Loaded>,
+    stamps: reload::Stamps,
 }
 
 impl Guards {
@@ -154,10 +157,11 @@ impl Guards {
         if let Some(address) = settings.exposed() {
             return Err(StartError::Plaintext(address.into()));
         }
+        let stamps = reload::Stamps::look(settings);
         let tokens = settings.tokens.as_deref().map(auth::Tokens::load).transpose()?;
         let files = settings.tls.as_ref().map(tls_files);
         let tls = files.as_ref().map(service::tls::Loaded::read).transpose()?;
-        Ok(Guards { tokens, tls })
+        Ok(Guards { tokens, tls, stamps })
     }
 }
 
@@ -186,7 +190,7 @@ pub async fn start(
     metrics: Option<PrometheusHandle>,
     stop: watch::Receiver<bool>,
 ) -> Result<Running, StartError> {
-    let Guards { tokens, tls } = Guards::read(settings)?;
+    let Guards { tokens, tls, stamps } = Guards::read(settings)?;
     if tokens.is_none() && !settings.is_local() {
         tracing::warn!(
             "no server.tokens: whoever reaches this server may read every source and change every mixture"
@@ -231,7 +235,7 @@ pub async fn start(
         serving.await;
         ended.send_replace(true);
     });
-    Ok(Running { endpoints, http, shared, done })
+    Ok(Running { endpoints, http, shared, stamps, done })
 }
 
 /// What pages for people look at.

@@ -6,7 +6,8 @@
 use crate::config::{Config, ConfigError, Server};
 use crate::service::{Shared, tls};
 use crate::source::{Declaration, SourceError};
-use crate::{Guards, Sources, StartError, auth, edge, job, metrics, stream_limits, tls_files};
+use crate::{Guards, Running, Sources, StartError, auth, edge, job, metrics, stream_limits, tls_files};
+use mixfeed_proto::JobSpec;
 use std::{
     collections::BTreeMap,
     os::unix::fs::MetadataExt,
@@ -14,7 +15,11 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinError, JoinHandle},
+    time::{Interval, MissedTickBehavior},
+};
 
 /// How often tokens and certificates are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -35,7 +40,7 @@ pub enum ReloadError {
     },
     /// Tokens, certificate, or plaintext that others could reach.
     #[error(transparent)]
-    Guards(#[from] StartError),
+    Guards(Box<StartError>),
     /// What cannot change while the server runs, each with its reason.
     #[error("{}", .0.join("; "))]
     Fixed(Vec<String>),
@@ -52,7 +57,13 @@ pub enum ReloadError {
     },
     /// The thread that opened sources is gone.
     #[error("cannot open sources: {0}")]
-    Lost(#[from] tokio::task::JoinError),
+    Lost(#[from] JoinError),
+}
+
+impl From<StartError> for ReloadError {
+    fn from(error: StartError) -> ReloadError {
+        ReloadError::Guards(Box::new(error))
+    }
 }
 
 /// Opens declared sources; paths are relative to the config file.
@@ -67,7 +78,11 @@ pub struct Reload {
     over: Over,
     open: Open,
     shared: Arc<Shared>,
-    stamps: Stamps,
+    look: Interval,
+    /// Of the files as they were put in force.
+    in_force: Stamps,
+    /// Of the files as they were last looked at.
+    seen: Stamps,
 }
 
 impl std::fmt::Debug for Reload {
@@ -76,21 +91,22 @@ impl std::fmt::Debug for Reload {
     }
 }
 
-/// What tells one version of a file from another.
-type Stamp = Option<(SystemTime, u64, u64)>;
+/// What tells one version of a file from another: when its content and when its owner or mode changed, size, number.
+type Stamp = Option<(SystemTime, (i64, i64), u64, u64)>;
 
 /// Versions of the files of tokens and certificates.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Stamps {
+pub(crate) struct Stamps {
     tokens: Stamp,
     tls: Vec<Stamp>,
 }
 
 impl Stamps {
-    fn look(server: &Server) -> Stamps {
+    /// Of the files as they are. Taken before they are read: what changes meanwhile is read again.
+    pub(crate) fn look(server: &Server) -> Stamps {
         let stamp = |path: &PathBuf| {
             let meta = std::fs::metadata(path).ok()?;
-            Some((meta.modified().ok()?, meta.len(), meta.ino()))
+            Some((meta.modified().ok()?, (meta.ctime(), meta.ctime_nsec()), meta.len(), meta.ino()))
         };
         let tls = server.tls.iter().flat_map(|tls| [&tls.cert, &tls.key].into_iter().chain(&tls.client_ca));
         Stamps { tokens: server.tokens.as_ref().and_then(stamp), tls: tls.map(stamp).collect() }
@@ -98,21 +114,32 @@ impl Stamps {
 }
 
 impl Reload {
-    /// Of a server that was started with `current`, read from `file`, with `over` put over it.
-    pub fn new(file: PathBuf, current: Config, over: Over, open: Open, shared: Arc<Shared>) -> Reload {
-        let stamps = Stamps::look(&current.server);
-        Reload { file, current, over, open, shared, stamps }
+    /// Of the server `running`, which was started with `current`, read from `file`, with `over` put over it. Inside of a
+    /// tokio runtime.
+    pub fn new(file: PathBuf, current: Config, over: Over, open: Open, running: &Running) -> Reload {
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (shared, stamps) = (running.shared.clone(), running.stamps.clone());
+        Reload { file, current, over, open, shared, look, in_force: stamps.clone(), seen: stamps }
     }
 
     /// Reloads at each hangup and whenever tokens or certificates change, until `stop` turns true.
     pub async fn run(mut self, mut hangups: mpsc::Receiver<()>, mut stop: watch::Receiver<bool>) {
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
                 Some(()) = hangups.recv() => drop(self.all().await),
-                _ = look.tick() => self.files(),
+                _ = self.look.tick() => self.files(),
+            }
+        }
+    }
+
+    /// Waits for `task`. Tokens are looked at meanwhile: to revoke one must not wait for an index.
+    async fn meanwhile<T>(&mut self, mut task: JoinHandle<T>) -> Result<T, JoinError> {
+        loop {
+            tokio::select! {
+                done = &mut task => return done,
+                _ = self.look.tick() => self.files(),
             }
         }
     }
@@ -142,33 +169,44 @@ impl Reload {
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
-        let stamps = Stamps::look(&next.server);
-        let guards = Guards::read(&next.server)?;
-        let more: BTreeMap<_, _> = added(&self.current.sources, &next.sources);
-        let (open, file) = (self.open, self.file.clone());
-        let opened = tokio::task::spawn_blocking(move || open(&more, &file)).await??;
+        Guards::read(&next.server)?; // before the sources: indexing can take minutes
         let jobs = added(&self.current.jobs, &next.jobs);
-        let mut all = opened.clone();
-        all.extend(self.shared.jobs.sources().iter().map(|(name, source)| (name.clone(), source.clone())));
-        for (name, spec) in &jobs {
-            let checked = job::resolve(name, spec.clone(), &all);
-            checked.map_err(|error| ReloadError::Job { name: name.clone(), error })?;
+        self.fits(&next.server, &jobs)?;
+        let more = added(&self.current.sources, &next.sources);
+        let (open, file, specs) = (self.open, self.file.clone(), jobs.clone());
+        let known = self.shared.jobs.sources();
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = open(&more, &file)?;
+            let mut all = opened.clone();
+            all.extend(known.iter().map(|(name, source)| (name.clone(), source.clone())));
+            for (name, spec) in specs {
+                job::resolve(&name, spec, &all).map_err(|error| ReloadError::Job { name, error })?;
+            }
+            Ok::<_, ReloadError>(opened)
+        });
+        let opened = self.meanwhile(opening).await??;
+        let guards = Guards::read(&next.server)?; // what was read before is old by now
+        next.jobs.retain(|name, _| self.current.jobs.contains_key(name));
+        let mut changes = self.apply(next, guards, opened);
+        for (name, spec) in jobs {
+            changes.push(self.open_job(name, spec).await);
         }
-        let changes = self.apply(&next, &stamps, guards, opened, jobs).await?;
-        (self.current, self.stamps) = (next, stamps);
         Ok(changes)
     }
 
-    /// Puts what was checked in force. A job that cannot be opened all the same (its state, mostly) is told, and the rest
-    /// stays in force.
-    async fn apply(
-        &self,
-        next: &Config,
-        stamps: &Stamps,
-        guards: Guards,
-        sources: Sources,
-        jobs: BTreeMap<String, mixfeed_proto::JobSpec>,
-    ) -> Result<Vec<String>, ReloadError> {
+    /// Whether there is room for new jobs.
+    fn fits(&self, next: &Server, jobs: &BTreeMap<String, JobSpec>) -> Result<(), ReloadError> {
+        let new = jobs.keys().filter(|name| !self.shared.jobs.is_open(name)).count();
+        let open = self.shared.jobs.list("", usize::MAX).len();
+        if new == 0 || open + new <= next.max_jobs {
+            return Ok(());
+        }
+        let why = format!("is {}, want at least {}: {open} open jobs, {new} new", next.max_jobs, open + new);
+        Err(ReloadError::Misfit { key: "max_jobs", why })
+    }
+
+    /// Puts what was checked in force, all but new jobs; returns what changed.
+    fn apply(&mut self, next: Config, guards: Guards, sources: Sources) -> Vec<String> {
         let (old, new) = (&self.current.server, &next.server);
         let mut changes = Vec::new();
         if old.max_jobs != new.max_jobs {
@@ -189,30 +227,39 @@ impl Reload {
             changes.push("server.limits".into());
             self.shared.house.set_limits(edge(&new.limits));
         }
-        let moved = old.tokens != new.tokens || stamps.tokens != self.stamps.tokens;
+        let moved = old.tokens != new.tokens || guards.stamps.tokens != self.in_force.tokens;
         if let Some(tokens) = guards.tokens.filter(|_| moved) {
             changes.push(format!("tokens {}", tokens.names().join(", ")));
             self.shared.access.replace(Some(tokens));
         }
-        let moved = old.tls != new.tls || stamps.tls != self.stamps.tls;
+        let moved = old.tls != new.tls || guards.stamps.tls != self.in_force.tls;
         if let (Some(tls), Some(loaded)) = (&self.shared.tls, guards.tls.filter(|_| moved)) {
             changes.push("certificate".into());
             tls.replace(loaded);
         }
         changes.extend(sources.keys().map(|name| format!("source {name} opened")));
         self.shared.jobs.add_sources(sources);
-        for (name, spec) in jobs {
-            let (shared, job) = (self.shared.clone(), name.clone());
-            let opened = tokio::task::spawn_blocking(move || shared.jobs.open(&job, Some(spec), &[])).await?;
-            match opened {
-                Ok(_) => changes.push(format!("job {name} opened")),
-                Err(error) => {
-                    tracing::error!(job = name, %error, "a new job of the config was not opened");
-                    changes.push(format!("job {name} NOT opened"));
-                }
+        self.current = next;
+        (self.in_force, self.seen) = (guards.stamps.clone(), guards.stamps);
+        changes
+    }
+
+    /// Opens a new job; returns what became of it. One that cannot be opened all the same (its state, mostly) is told, tried
+    /// again at the next reload, and the rest stays in force.
+    async fn open_job(&mut self, name: String, spec: JobSpec) -> String {
+        let (shared, job, wanted) = (self.shared.clone(), name.clone(), spec.clone());
+        let opening = tokio::task::spawn_blocking(move || shared.jobs.open(&job, Some(wanted), &[]));
+        let why = match self.meanwhile(opening).await {
+            Ok(Ok(_)) => {
+                let told = format!("job {name} opened");
+                self.current.jobs.insert(name, spec);
+                return told;
             }
-        }
-        Ok(changes)
+            Ok(Err(error)) => error.to_string(),
+            Err(lost) => lost.to_string(),
+        };
+        tracing::error!(job = name, error = why, "a new job of the config was not opened");
+        format!("job {name} NOT opened")
     }
 
     /// What changed and cannot change while the server runs, each with its reason.
@@ -240,30 +287,45 @@ impl Reload {
         fixed
     }
 
-    /// Reads tokens or certificate again if their files changed. What cannot be used is told once, and the old stays.
+    /// Reads tokens or certificate again if their files are not those in force. What cannot be used is told once, tried again
+    /// at the next look (what is wrong may be elsewhere: no more open files, a certificate whose time comes), and the old stays.
     pub fn files(&mut self) {
-        let stamps = Stamps::look(&self.current.server);
         let server = &self.current.server;
-        if let Some(file) = server.tokens.as_ref().filter(|_| stamps.tokens != self.stamps.tokens) {
-            let tokens = auth::Tokens::load(file);
-            told("tokens", tokens, |tokens| self.shared.access.replace(Some(tokens)));
+        let stamps = Stamps::look(server);
+        if let Some(file) = server.tokens.as_ref().filter(|_| stamps.tokens != self.in_force.tokens) {
+            let tell = stamps.tokens != self.seen.tokens;
+            if let Some(tokens) = told("tokens", auth::Tokens::load(file), tell) {
+                self.shared.access.replace(Some(tokens));
+                self.in_force.tokens = stamps.tokens;
+            }
         }
-        let files = server.tls.as_ref().filter(|_| stamps.tls != self.stamps.tls);
+        let files = server.tls.as_ref().filter(|_| stamps.tls != self.in_force.tls);
         if let (Some(tls), Some(files)) = (&self.shared.tls, files) {
-            told("certificate", tls::Loaded::read(&tls_files(files)), |loaded| tls.replace(loaded));
+            let tell = stamps.tls != self.seen.tls;
+            if let Some(loaded) = told("certificate", tls::Loaded::read(&tls_files(files)), tell) {
+                tls.replace(loaded);
+                self.in_force.tls.clone_from(&stamps.tls);
+            }
         }
-        self.stamps = stamps;
+        self.seen = stamps;
     }
 }
 
-fn told<T, E: std::fmt::Display>(what: &str, read: Result<T, E>, put: impl FnOnce(T)) {
-    metrics::reload(read.is_ok());
+/// What was read. Failures are told when `tell` says so.
+fn told<T, E: std::fmt::Display>(what: &str, read: Result<T, E>, tell: bool) -> Option<T> {
     match read {
         Ok(new) => {
-            put(new);
+            metrics::reload(true);
             tracing::info!("reloaded: {what}");
+            Some(new)
         }
-        Err(error) => tracing::error!("{what} not reloaded, the old stays in force: {error}"),
+        Err(error) => {
+            if tell {
+                metrics::reload(false);
+                tracing::error!("{what} not reloaded, the old stays in force: {error}");
+            }
+            None
+        }
     }
 }
 

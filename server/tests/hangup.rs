@@ -3,7 +3,7 @@
 
 use rcgen::{CertificateParams, KeyPair};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -236,6 +236,42 @@ fn what_guards_a_server_is_checked_before_it_starts() {
         .unwrap();
     assert!(!out.status.success() && text_of(&out).contains("push"), "{}", text_of(&out));
     assert!(out.stdout.is_empty(), "no secret of a token that nobody will know");
+}
+
+#[test]
+fn a_token_file_keeps_its_owner_and_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.toml");
+    token(&file, "first", &ALL);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    let _ = chown(&file, Some(12345), Some(12345)); // root may
+    let before = fs::metadata(&file).unwrap();
+    token(&file, "second", &ALL);
+    let after = fs::metadata(&file).unwrap();
+    let seen = |of: &fs::Metadata| (of.uid(), of.gid(), of.mode());
+    assert_eq!(seen(&after), seen(&before));
+    assert!(after.len() > before.len() && !folder.path().join("tokens.draft").exists());
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_to_what_the_system_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mixfeed.toml");
+    fs::write(&file, "[server]\nlisten = [\"unix:none/socket\"]\n[server.limits]\nconnections = 100\n")
+        .unwrap();
+    let said = |limits: &str| {
+        let out = Command::new("sh")
+            .args(["-c", &format!("{limits}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_mixfeed")])
+            .args(["serve", "--http", "", "--config"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(!out.status.success());
+        text_of(&out)
+    };
+    let (low, raised) = (said("ulimit -n 200"), said("ulimit -Sn 200; ulimit -Hn 400"));
+    assert!(low.contains("200 files may be open") && low.contains("none/socket"), "{low}");
+    assert!(!raised.contains("files may be open") && raised.contains("none/socket"), "{raised}");
 }
 
 fn text_of(out: &Output) -> String {

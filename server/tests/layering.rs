@@ -82,6 +82,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("flate2", &["cloud"]),
     ("memmap2", &["source"]),
     ("libc", &["heap", "source"]),
+    ("rlimit", &["cli"]),
     ("toml", &["auth", "config", "cli"]),
     ("tokio_rustls", &["auth", "service", "source"]),
     ("rustls_pki_types", &["service"]),

@@ -249,7 +249,7 @@ impl Access {
                 return denial;
             }
             let end = caller.token.as_ref().and_then(|_| expiry(current.as_deref(), &caller));
-            let left = end.and_then(|end| end.duration_since(SystemTime::now()).ok());
+            let left = end.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
             tokio::select! {
                 changed = changes.changed() => {
                     if changed.is_err() {

@@ -3,7 +3,7 @@
 use super::Denial;
 use crate::size::Size;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,7 +26,30 @@ pub struct Usage(Mutex<Used>);
 struct Used {
     streams: u64,
     bytes: u64,
-    jobs: BTreeSet<String>,
+    /// Jobs that it opened.
+    kept: BTreeSet<String>,
+    /// Jobs that it is about to open, with the number of calls that do: all ranks open the same one at once.
+    pending: BTreeMap<String, usize>,
+}
+
+impl Used {
+    fn holds(&self, job: &str) -> bool {
+        self.kept.contains(job) || self.pending.contains_key(job)
+    }
+
+    fn jobs(&self) -> usize {
+        self.kept.len() + self.pending.keys().filter(|job| !self.kept.contains(*job)).count()
+    }
+
+    /// One call less is about to open the job.
+    fn settle(&mut self, job: &str) {
+        if let Some(calls) = self.pending.get_mut(job) {
+            *calls -= 1;
+            if *calls == 0 {
+                self.pending.remove(job);
+            }
+        }
+    }
 }
 
 impl Usage {
@@ -128,26 +151,28 @@ impl JobHold {
             return Ok(JobHold::free());
         }
         let mut used = usage.lock();
-        used.jobs.retain(|held| held == job || is_open(held));
-        let held = used.jobs.len() as u64;
-        if let Some(limit) = quota.jobs.filter(|limit| held >= *limit && !used.jobs.contains(job)) {
+        used.kept.retain(|held| is_open(held));
+        let held = used.jobs() as u64;
+        if let Some(limit) = quota.jobs.filter(|limit| held >= *limit && !used.holds(job)) {
             return Err(Denial::Quota { token: token.into(), what: "jobs", limit, held, wanted: 1 });
         }
-        used.jobs.insert(job.into());
+        *used.pending.entry(job.into()).or_default() += 1;
         drop(used);
         Ok(JobHold { usage: Some(usage.clone()), job: job.into() })
     }
 
     /// The job was opened: it counts until it is closed.
-    pub fn keep(mut self) {
-        self.usage = None;
+    pub fn keep(self) {
+        if let Some(usage) = &self.usage {
+            usage.lock().kept.insert(self.job.clone());
+        }
     }
 }
 
 impl Drop for JobHold {
     fn drop(&mut self) {
         if let Some(usage) = &self.usage {
-            usage.lock().jobs.remove(&self.job);
+            usage.lock().settle(&self.job);
         }
     }
 }
@@ -190,5 +215,21 @@ mod tests {
         drop(take("z", &["a", "z"]).unwrap());
         take("b", &[]).unwrap().keep();
         assert!(take("a", &["b"]).is_err(), "`a` was closed, `b` is open");
+    }
+
+    #[test]
+    fn jobs_count_while_they_are_being_opened() {
+        let quota = Quota { streams: None, bytes: None, jobs: Some(1) };
+        let usage = Arc::new(Usage::default());
+        let take = |job, open: &'static [&str]| {
+            JobHold::take("t", &quota, &usage, job, move |name| open.contains(&name))
+        };
+        let (first, second) = (take("a", &[]).unwrap(), take("a", &[]).unwrap());
+        assert!(take("b", &[]).is_err(), "`a` is about to be open");
+        assert!(take("b", &[]).is_err(), "and was not forgotten by the question");
+        first.keep();
+        drop(second); // it found the job open
+        assert!(take("b", &["a"]).is_err(), "`a` is open");
+        take("b", &[]).unwrap();
     }
 }

@@ -12,6 +12,8 @@ use std::{
 
 /// Folder for state when nobody says.
 const STATE: &str = "mixfeed-state";
+/// Files that a server opens beside those of its connections: shards, state, libraries.
+const FILES_BESIDE: u64 = 256;
 
 /// Flags; each one beats the file.
 #[derive(Debug, clap::Args)]
@@ -72,6 +74,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         anyhow::bail!("`{key}` {why}");
     }
     Guards::read(&config.server)?; // before the sources: indexing can take minutes
+    raise_open_files(config.server.limits.connections);
     let mut stop = shutdown::watch_signals()?;
     let reloads = shutdown::watch_hangups()?;
     let handle = metrics::install(crate::job::NUMERICS).context("cannot install metrics")?;
@@ -95,12 +98,25 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let file = args.config.clone();
     let over = Box::new(move |server: &mut config::Server| args.over(server));
-    let reload = Reload::new(file, config, over, open, running.shared.clone());
+    let reload = Reload::new(file, config, over, open, &running);
     let reloading = tokio::spawn(reload.run(reloads, stop));
     running.wait().await;
     reloading.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Each connection is an open file: lets the process have as many as the system allows.
+fn raise_open_files(connections: usize) {
+    let wanted = connections as u64 + FILES_BESIDE;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) if files >= wanted => {}
+        Ok(files) => tracing::warn!(
+            "{files} files may be open, server.limits.connections = {connections} takes {wanted}: raise the hard limit \
+             (`ulimit -Hn`, LimitNOFILE) or lower the connections"
+        ),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
 }
 
 /// The folder of the flag (relative to here), or of the file (relative to it), or the default beside the file.

@@ -6,7 +6,7 @@ use std::{
     fmt::Write as _,
     fs::{self, OpenOptions},
     io::{ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -94,14 +94,26 @@ fn after(file: &Path, block: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Written whole and moved into place: a server that looks meanwhile never sees half a file.
+/// Written whole and moved into place: a server that looks meanwhile never sees half a file. Owner and mode stay, or the
+/// server could no longer read it.
 fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let draft = file.with_extension("draft");
-    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    out.write_all(text.as_bytes())?;
-    out.sync_all()?;
-    if let Ok(old) = fs::metadata(file) {
-        fs::set_permissions(&draft, old.permissions())?;
+    let written = write(file, &draft, text).and_then(|()| fs::rename(&draft, file));
+    if written.is_err() {
+        let _ = fs::remove_file(&draft); // what failed is told
     }
-    fs::rename(&draft, file)
+    written
+}
+
+fn write(file: &Path, draft: &Path, text: &str) -> std::io::Result<()> {
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
+    out.write_all(text.as_bytes())?;
+    if let Ok(old) = fs::metadata(file) {
+        let made = out.metadata()?;
+        if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
+            fchown(&out, Some(old.uid()), Some(old.gid()))?;
+        }
+        out.set_permissions(old.permissions())?;
+    }
+    out.sync_all()
 }

@@ -79,6 +79,14 @@ pub enum TlsError {
         /// Since when.
         days: i64,
     },
+    /// A certificate whose time has not come.
+    #[error("certificate `{}` is not valid before another {seconds} seconds", path.display())]
+    Early {
+        /// File.
+        path: PathBuf,
+        /// Until then.
+        seconds: i64,
+    },
 }
 
 /// What was read, checked and is ready to be put in force.
@@ -122,7 +130,7 @@ impl Loaded {
         Ok(Loaded { config: Arc::new(config), expires })
     }
 
-    /// When the certificate expires, in seconds since 1970.
+    /// When the first certificate of the chain expires that has not yet, in seconds since 1970.
     pub fn expires(&self) -> i64 {
         self.expires
     }
@@ -152,17 +160,29 @@ fn pair(files: &Files, why: String) -> TlsError {
     TlsError::Pair { cert: files.cert.clone(), key: files.key.clone(), why }
 }
 
-/// When the first certificate of the chain to expire does, in seconds since 1970.
+/// When the first certificate of the chain expires that has not yet, in seconds since 1970. The first one has to be valid;
+/// clients may do without the others, or know newer ones.
 fn expiry(chain: &[CertificateDer<'_>], files: &Files) -> Result<i64, TlsError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let mut first = i64::MAX;
-    for certificate in chain {
+    for (i, certificate) in chain.iter().enumerate() {
         let (_, read) = x509_parser::parse_x509_certificate(certificate)
             .map_err(|e| pair(files, format!("no X.509 certificate: {e}")))?;
-        first = first.min(read.validity().not_after.timestamp());
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    if first <= now {
-        return Err(TlsError::Expired { path: files.cert.clone(), days: (now - first) / 86_400 });
+        let valid = read.validity();
+        let (begin, end) = (valid.not_before.timestamp(), valid.not_after.timestamp());
+        if begin <= now && now < end {
+            first = first.min(end);
+        } else if i > 0 {
+            let (path, subject) = (files.cert.display(), read.subject());
+            tracing::warn!(
+                "certificate `{path}`: {subject}, number {} of the chain, is not valid now",
+                i + 1
+            );
+        } else if end <= now {
+            return Err(TlsError::Expired { path: files.cert.clone(), days: (now - end) / 86_400 });
+        } else {
+            return Err(TlsError::Early { path: files.cert.clone(), seconds: begin - now });
+        }
     }
     Ok(first)
 }
