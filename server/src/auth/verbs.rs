@@ -85,7 +85,7 @@ pub const METHODS: &[Method] = table! {
     "mixfeed.v1.MixtureService" {
         "OpenAttempt" REPORT;
         "Report" REPORT;
-        "ReportStats" REPORT;
+        "ReportStats" READ;
         "GetPlan" REPORT;
         "WatchMixture" REPORT;
         "SetWeights" ADMIN;
