@@ -12,7 +12,7 @@ use tonic::Status;
 
 /// What h2 may hold of an answer at a time. It takes a whole piece for a window of one byte, and what it took is out of
 /// sight: neither counted nor seen to stall.
-const PIECE: usize = 4 << 10;
+const PIECE: usize = 1 << 10;
 /// Most that the messages of a call that goes both ways may hold, all together.
 const MAX_TALK: usize = 64 << 10;
 /// What a watcher of the health gets from a server that stops: a message with its prefix.
