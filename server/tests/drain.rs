@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 use std::{fs, net::TcpStream};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 /// Jobs of every load: pictures, tokens, and one that learns, whose first barrier comes after 8 steps of probes.
 fn config(drain: u64) -> tempfile::TempDir {
@@ -156,6 +158,26 @@ async fn a_term_under_load_ends_at_batch_boundaries_and_by_itself() {
     assert!(ended(&mut first).await.success(), "a drained server ends with 0");
     drop(stalled);
     same(&second, all).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_waits_neither_for_watchers_of_the_health_nor_for_the_silent() {
+    let folder = config(600);
+    let file = folder.path().join("mixfeed.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text + "\n[server.limits]\nfirst_request = 600\n").unwrap();
+    let mut server = start(&folder, "127.0.0.1:0");
+    let silent = TcpStream::connect(server.endpoint.trim_start_matches("http://")).unwrap();
+    let endpoint = tonic::transport::Endpoint::new(server.endpoint.clone()).unwrap();
+    let mut health = HealthClient::new(endpoint.connect().await.unwrap());
+    let asked = HealthCheckRequest { service: String::new() };
+    let mut watched = health.watch(asked).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+    server.tell("-TERM");
+    assert_eq!(watched.message().await.unwrap().unwrap().status, ServingStatus::NotServing as i32);
+    assert_eq!(watched.message().await.unwrap_err().code(), tonic::Code::Unavailable);
+    assert!(ended(&mut server).await.success());
+    drop(silent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

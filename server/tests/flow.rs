@@ -4,9 +4,10 @@
 mod stand;
 
 use mixfeed_client::{Client, ClientOptions, Error, Health, StreamOptions};
+use mixfeed_proto::{WatchMixtureRequest, mixture_service_client::MixtureServiceClient};
 use mixfeed_server::config::Size;
 use stand::{Server, Watched, bytes, named, pull, sources, spec, until};
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 use std::time::Duration;
 
 /// Rows large enough that socket buffers hold only a few of them.
@@ -153,4 +154,21 @@ async fn a_port_that_is_taken_is_named() {
     let error =
         mixfeed_server::start(&settings, sources(), Default::default(), None, stopped).await.unwrap_err();
     assert!(error.to_string().contains(&taken), "{error}");
+}
+
+#[tokio::test]
+async fn a_watcher_that_takes_nothing_holds_nothing_of_a_server_that_stops() {
+    let server = Server::with(sources(), |s| s.drain_timeout = 600).await;
+    let _client = server.open(&spec()).await;
+    let job = server.running.shared.jobs.get("job").unwrap();
+    let before = Arc::strong_count(&job);
+    let endpoint = tonic::transport::Endpoint::new(server.endpoint().to_owned()).unwrap();
+    // The first entry does not fit, so nobody asks for what comes after it.
+    let channel = endpoint.initial_stream_window_size(1).connect().await.unwrap();
+    let mut calls = MixtureServiceClient::new(channel);
+    let watched = calls.watch_mixture(WatchMixtureRequest { job: "job".into(), from_seq: 1 }).await.unwrap();
+    until(|| Arc::strong_count(&job) > before).await;
+    server.stop.send_replace(true);
+    until(|| Arc::strong_count(&job) <= before).await;
+    drop(watched);
 }

@@ -24,8 +24,10 @@ pub struct Guest {
 
 #[derive(Debug)]
 struct Activity {
-    /// Whether there was a call at all.
+    /// Whether the gate let a call in.
     called: bool,
+    /// Whether one of them was more than a look at the health.
+    asked: bool,
     /// Since when there is nothing: the last call's end or the last ping.
     quiet: Instant,
     /// Why it has to go.
@@ -79,8 +81,8 @@ impl Drop for Stay {
 
 impl Guest {
     pub(super) fn new(id: u64, peer: Peer, house: House, now: Instant) -> Guest {
-        let activity =
-            Activity { called: false, quiet: now, cut: None, gone: false, next: 0, calls: BTreeMap::new() };
+        let (called, asked, cut, gone) = (false, false, None, false);
+        let activity = Activity { called, asked, quiet: now, cut, gone, next: 0, calls: BTreeMap::new() };
         Guest { id, peer, house, admitted: now, activity: Mutex::new(activity), changed: Notify::new() }
     }
 
@@ -102,11 +104,27 @@ impl Guest {
     pub fn call(self: &Arc<Self>) -> Open {
         let turn = Arc::new(Turn::default());
         let mut activity = self.activity();
-        activity.called = true;
         activity.next += 1;
         let id = activity.next;
         activity.calls.insert(id, turn.clone());
         Open { id, turn, guest: self.clone() }
+    }
+
+    /// The gate let a call in; `asks` unless it only looks at the health. Before, this is a stranger.
+    pub fn let_in(&self, asks: bool) {
+        let mut activity = self.activity();
+        activity.called = true;
+        let first = asks && !activity.asked;
+        activity.asked |= asks;
+        drop(activity); // the house looks at guests
+        if first {
+            self.house.asked(self.id);
+        }
+    }
+
+    /// Limits have changed.
+    pub(super) fn look_again(&self) {
+        self.changed.notify_one();
     }
 
     /// The client wants the connection to stay.
@@ -180,7 +198,9 @@ impl Guest {
             };
         }
         match (activity.called, leaving) {
-            (_, Some(since)) => due(since.max(activity.quiet) + CLOSING, Refusal::Idle),
+            (true, Some(since)) => due(since.max(activity.quiet) + CLOSING, Refusal::Idle),
+            // There is nothing to finish, and a GoAway waits for the end of a preface that may never come.
+            (false, Some(since)) => due(since + CLOSING, Refusal::Slow),
             (false, None) => due(self.admitted + limits.first_request, Refusal::Slow),
             (true, None) => due(activity.quiet + limits.idle_timeout, Refusal::Idle),
         }
@@ -227,6 +247,23 @@ impl Charge {
         fits
     }
 
+    /// Counts `bytes` instead; `false`, and nothing changes, when that does not fit.
+    pub fn set(&mut self, bytes: usize) -> bool {
+        if bytes > self.bytes {
+            return self.grow(bytes - self.bytes);
+        }
+        self.guest.house.give_back(self.guest.peer, self.bytes - bytes);
+        self.bytes = bytes;
+        true
+    }
+
+    /// Counts `bytes` instead, over the limit if need be.
+    pub fn force(&mut self, bytes: usize) {
+        self.clear();
+        self.guest.house.count(self.guest.peer, bytes);
+        self.bytes = bytes;
+    }
+
     /// Counts nothing any more.
     pub fn clear(&mut self) {
         self.guest.house.give_back(self.guest.peer, std::mem::take(&mut self.bytes));
@@ -256,7 +293,12 @@ mod tests {
         let start = guest.admitted;
         assert_eq!(guest.verdict(None, start), Ok(start + seconds(1)));
         assert_eq!(guest.verdict(None, start + seconds(1)), Err(Refusal::Slow));
+        drop(guest.call());
+        assert_eq!(guest.verdict(None, start + seconds(1)), Err(Refusal::Slow), "the gate let nothing in");
+        guest.pinged();
+        assert_eq!(guest.verdict(Some(start), start + seconds(5)), Err(Refusal::Slow), "the server stops");
         let call = guest.call();
+        guest.let_in(true);
         assert_eq!(guest.verdict(None, start + seconds(1)), Ok(start + seconds(6)), "it has called");
         // The server's turn has no limit: a barrier may last.
         assert_eq!(guest.verdict(None, start + seconds(1000)), Ok(start + seconds(1005)));

@@ -132,6 +132,8 @@ struct Rooms {
     /// Bytes of requests.
     bytes: usize,
     peers: BTreeMap<Peer, Held>,
+    /// Connections that have not asked for anything, the oldest first.
+    silent: BTreeMap<u64, Peer>,
 }
 
 /// What one address holds.
@@ -157,6 +159,8 @@ impl House {
     /// Other limits from now on. Connections that are open keep what they agreed on: streams and sizes of headers.
     pub fn set_limits(&self, limits: Limits) {
         *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        let rooms = self.rooms();
+        rooms.peers.values().flat_map(|held| held.guests.values()).for_each(|guest| guest.look_again());
     }
 
     /// Connections at the moment.
@@ -188,8 +192,14 @@ impl House {
         let id = rooms.next;
         let guest = Arc::new(Guest::new(id, peer, self.clone(), Instant::now()));
         rooms.peers.entry(peer).or_default().guests.insert(id, guest.clone());
+        rooms.silent.insert(id, peer);
         metrics::connections(rooms.guests);
         Ok(Stay::new(guest))
+    }
+
+    /// A connection has asked for something.
+    pub(super) fn asked(&self, id: u64) {
+        self.rooms().silent.remove(&id);
     }
 
     /// A connection has ended.
@@ -201,14 +211,21 @@ impl House {
 
     /// Bytes for requests of `peer`; `false` when they do not fit.
     pub(super) fn take(&self, peer: Peer, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
         let (limit, mut rooms) = (self.limits().request_memory, self.rooms());
         let held = rooms.peers.get(&peer).map_or(0, |held| held.bytes);
         if rooms.bytes.saturating_add(bytes) > limit || held.saturating_add(bytes) > limit.div_ceil(2) {
             return false;
         }
-        rooms.bytes += bytes;
-        rooms.peers.entry(peer).or_default().bytes += bytes;
+        rooms.count(peer, bytes);
         true
+    }
+
+    /// Bytes of an answer that must be given, whether they fit or not.
+    pub(super) fn count(&self, peer: Peer, bytes: usize) {
+        self.rooms().count(peer, bytes);
     }
 
     /// Bytes of requests that are gone.
@@ -235,11 +252,14 @@ impl Rooms {
         let largest = self.peers.iter().max_by_key(|(_, held)| held.guests.len()).map(|(peer, _)| *peer);
         let Some(largest) = largest else { return Err(Refusal::Full) };
         let unfair = self.held(largest) > held + 1;
-        if self.evict(largest, true) || self.evict(peer, true) || (unfair && self.evict(largest, false)) {
-            Ok(())
-        } else {
-            Err(Refusal::Full)
-        }
+        // Whoever holds most pays first, and nobody who works pays for one who is silent.
+        let silent = self.evict(largest, true) || self.evict(peer, true) || self.evict_oldest_silent();
+        if silent || (unfair && self.evict(largest, false)) { Ok(()) } else { Err(Refusal::Full) }
+    }
+
+    fn count(&mut self, peer: Peer, bytes: usize) {
+        self.bytes += bytes;
+        self.peers.entry(peer).or_default().bytes += bytes;
     }
 
     fn held(&self, peer: Peer) -> usize {
@@ -250,22 +270,36 @@ impl Rooms {
     /// without a call or the newest of all.
     fn evict(&mut self, peer: Peer, silent: bool) -> bool {
         let Some(held) = self.peers.get(&peer) else { return false };
-        let mut found = held.guests.iter().find(|(_, guest)| !guest.has_called()).map(|(id, _)| *id);
+        let mut found = held.guests.keys().find(|id| self.silent.contains_key(id)).copied();
         if !silent {
             let mut newest = held.guests.iter().rev();
             let idle = newest.clone().find(|(_, guest)| !guest.is_busy());
             found = found.or_else(|| idle.or_else(|| newest.next()).map(|(id, _)| *id));
         }
         let Some(id) = found else { return false };
+        self.end(peer, id);
+        true
+    }
+
+    /// Ends the oldest connection of all that have not asked for anything.
+    fn evict_oldest_silent(&mut self) -> bool {
+        let Some((id, peer)) = self.silent.first_key_value().map(|(id, peer)| (*id, *peer)) else {
+            return false;
+        };
+        self.end(peer, id);
+        true
+    }
+
+    fn end(&mut self, peer: Peer, id: u64) {
         if let Some(guest) = self.remove(peer, id) {
             guest.cut(Refusal::Evicted);
         }
-        true
     }
 
     fn remove(&mut self, peer: Peer, id: u64) -> Option<Arc<Guest>> {
         let guest = self.peers.get_mut(&peer)?.guests.remove(&id)?;
         self.guests -= 1;
+        self.silent.remove(&id);
         self.forget(peer);
         Some(guest)
     }
@@ -315,6 +349,7 @@ pub(super) mod tests {
         let busy = |peer| {
             let stay = house.admit(peer).unwrap();
             let call = stay.guest().call();
+            stay.guest().let_in(true);
             (stay, call)
         };
         let mut held: Vec<_> = (0..5).map(|_| busy(a)).collect();
@@ -335,6 +370,33 @@ pub(super) mod tests {
         assert_eq!(house.admit(b).unwrap_err(), Refusal::Full);
         drop((held, newest));
         assert_eq!((house.guests(), house.rooms().peers.len()), (0, 0));
+    }
+
+    #[test]
+    fn strangers_go_before_those_who_work() {
+        let house = House::new(limits());
+        let working: Vec<Stay> = (0..4).map(|_| house.admit(peer("10.0.0.1:1")).unwrap()).collect();
+        working.iter().for_each(|stay| stay.guest().let_in(true));
+        // Of one address each; a look at the health is no work, and a call that the gate refuses is none.
+        let strangers = [house.admit(peer("10.0.0.2:1")).unwrap(), house.admit(peer("10.0.0.3:1")).unwrap()];
+        strangers[0].guest().let_in(false);
+        let call = strangers[1].guest().call();
+        let new = [house.admit(peer("10.0.0.4:1")).unwrap(), house.admit(peer("10.0.0.5:1")).unwrap()];
+        assert!(working.iter().all(|stay| stay.guest().is_cut().is_none()));
+        assert!(strangers.iter().all(|stay| stay.guest().is_cut() == Some(Refusal::Evicted)));
+        assert_eq!((house.guests(), house.rooms().silent.len()), (6, 2));
+        drop((call, strangers, new, working));
+        assert_eq!((house.guests(), house.rooms().silent.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_feels_other_limits_at_once() {
+        let house = House::new(Limits { first_request: Duration::from_secs(3600), ..limits() });
+        let stay = house.admit(Peer::Local).unwrap();
+        let mut over = Box::pin(stay.guest().over(None));
+        assert!(futures_util::FutureExt::now_or_never(&mut over).is_none());
+        house.set_limits(Limits { first_request: Duration::ZERO, ..limits() });
+        assert_eq!(futures_util::FutureExt::now_or_never(&mut over), Some(Refusal::Slow));
     }
 
     #[test]

@@ -40,6 +40,20 @@ impl<S> Meter<S> {
         let frames = Frames::new(guest.limits().control_frames, Instant::now());
         Meter { socket, guest, frames }
     }
+
+    /// Who cannot be written to has left: it did not break a rule.
+    fn checked<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(done, Poll::Ready(Err(_))) {
+            self.guest.left();
+        }
+        done
+    }
+
+    fn written(&mut self, done: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let written = ready!(self.checked(done))?;
+        self.frames.written(written);
+        Poll::Ready(Ok(written))
+    }
 }
 
 /// Where in the stream of frames the client is, and how many more it may send.
@@ -65,6 +79,12 @@ impl Frames {
     fn new(rate: u32, now: Instant) -> Frames {
         let rate = f64::from(rate);
         Frames { skip: PREFACE, head: [0; HEAD], filled: 0, rate, left: rate * BURST, refilled: now }
+    }
+
+    /// Another rate from now on.
+    fn set_rate(&mut self, rate: u32) {
+        self.rate = f64::from(rate);
+        self.left = self.left.min(self.rate * BURST);
     }
 
     fn read(&mut self, mut bytes: &[u8]) -> Seen {
@@ -124,6 +144,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
             this.guest.left();
         }
         read?;
+        this.frames.set_rate(this.guest.limits().control_frames);
         let seen = this.frames.read(&buf.filled()[before..]);
         if seen.ping {
             this.guest.pinged();
@@ -139,9 +160,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.socket).poll_write(cx, buf))?;
-        this.frames.written(written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut this.socket).poll_write(cx, buf);
+        this.written(written)
     }
 
     fn poll_write_vectored(
@@ -150,9 +170,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.socket).poll_write_vectored(cx, bufs))?;
-        this.frames.written(written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, bufs);
+        this.written(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -160,11 +179,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.socket).poll_flush(cx);
+        this.checked(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.socket).poll_shutdown(cx);
+        this.checked(shut)
     }
 }
 
@@ -198,6 +221,22 @@ mod tests {
         let mut slow = Frames::new(1, Instant::now());
         assert_eq!(slow.read(&said(&[frame(FRAME_PING, 1, 8)])), Seen::default(), "an answer to our ping");
         assert!(slow.read(&frame(FRAME_DATA, 0, 1).repeat(11)).flood, "data in crumbs");
+        let mut strict = Frames::new(100, Instant::now());
+        strict.set_rate(1);
+        assert!(strict.read(&said(&[ping.repeat(11)])).flood, "other limits");
+    }
+
+    #[tokio::test]
+    async fn who_closes_the_socket_has_left_whatever_is_done_with_it_next() {
+        use crate::service::limits::{House, Peer, tests::limits};
+        use tokio::io::AsyncWriteExt;
+        let house = House::new(limits());
+        let stay = house.admit(Peer::Local).unwrap();
+        let (here, there) = tokio::io::duplex(64);
+        drop(there);
+        let mut meter = Meter::new(here, stay.guest().clone());
+        meter.write_all(b"x").await.unwrap_err();
+        assert!(stay.guest().has_left());
     }
 
     proptest! {

@@ -247,6 +247,9 @@ async fn connection<S>(
             ended = connection.as_mut() => break ended,
             () = stopped(&mut stop), if !stopping => {
                 stopping = true;
+                if !guest.has_called() {
+                    leaving = Some(Instant::now());
+                }
                 connection.as_mut().graceful_shutdown();
             }
             why = guest.over(leaving) => {
@@ -274,7 +277,8 @@ fn note(guest: &Guest, error: &hyper::Error) {
     if let Some(why) = guest.is_cut() {
         return why.count();
     }
-    if !guest.has_left() {
+    // Who does not answer a ping is dead.
+    if !guest.has_left() && !error.is_timeout() {
         Refusal::Protocol.count();
     }
 }

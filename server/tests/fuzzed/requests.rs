@@ -11,7 +11,7 @@ const FEED: &str = "/mixfeed.v1.FeedService/";
 const MIXTURE: &str = "/mixfeed.v1.MixtureService/";
 
 /// Every call but CloseJob of the job that the others need.
-pub const PATHS: [&str; 23] = [
+pub const PATHS: [&str; 24] = [
     "/mixfeed.v1.FeedService/OpenJob",
     "/mixfeed.v1.FeedService/StreamBatches",
     "/mixfeed.v1.FeedService/StreamEvalSet",
@@ -24,6 +24,7 @@ pub const PATHS: [&str; 23] = [
     "/mixfeed.v1.FeedService/ListSources",
     "/mixfeed.v1.MixtureService/OpenAttempt",
     "/mixfeed.v1.MixtureService/Report",
+    "/mixfeed.v1.MixtureService/ReportStats",
     "/mixfeed.v1.MixtureService/GetPlan",
     "/mixfeed.v1.MixtureService/WatchMixture",
     "/mixfeed.v1.MixtureService/SetWeights",
@@ -85,6 +86,15 @@ pub fn valid(path: &str, digest: &Bytes) -> Vec<u8> {
             }
             .encode_to_vec()
         }
+        "ReportStats" => v1::ReportStatsRequest {
+            job: job(),
+            world_size: 1,
+            wait_seconds: 0.5,
+            active_seconds: 2.0,
+            steps: 3,
+            ..Default::default()
+        }
+        .encode_to_vec(),
         "SetWeights" => {
             let weights = vec![1.0; 3];
             v1::SetWeightsRequest { job: job(), weights, operator: "eve".into(), ..Default::default() }

@@ -43,6 +43,7 @@ pub enum Kind {
     EmptyDataFlood,
     NeverReads,
     NeverReadsAnswers,
+    WindowOfOneByte,
     WrongContentType,
     UnknownPath,
     Compressed,
@@ -55,7 +56,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 31] = [
         Kind::Silent,
         Kind::PrefaceByteByByte,
         Kind::Garbage,
@@ -77,6 +78,7 @@ impl Kind {
         Kind::EmptyDataFlood,
         Kind::NeverReads,
         Kind::NeverReadsAnswers,
+        Kind::WindowOfOneByte,
         Kind::WrongContentType,
         Kind::UnknownPath,
         Kind::Compressed,
@@ -127,6 +129,10 @@ impl Kind {
             Kind::NeverReadsAnswers => {
                 hello(ids(200).flat_map(|id| post(id, POLICIES, &message(&[]))).collect())
             }
+            Kind::WindowOfOneByte => {
+                let asks = ids(200).flat_map(|id| post(id, POLICIES, &message(&[])));
+                [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]), asks.collect()].concat()
+            }
             Kind::WrongContentType => {
                 let wrong = |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &call(POLICIES, "text/html"));
                 hello(ids(3).flat_map(wrong).collect())
@@ -170,7 +176,9 @@ impl Kind {
             Kind::BodyByteByByte => Some((frame(DATA, 0, 1, &[0]), SLOW)),
             Kind::EmptyDataFlood => flood(frame(DATA, 0, 1, &[]).repeat(500)),
             // They are alive: they would answer any question except "did you take it?".
-            Kind::NeverReads | Kind::NeverReadsAnswers => Some((frame(PING, 0, 0, &[2; 8]), SLOW)),
+            Kind::NeverReads | Kind::NeverReadsAnswers | Kind::WindowOfOneByte => {
+                Some((frame(PING, 0, 0, &[2; 8]), SLOW))
+            }
             Kind::Silent
             | Kind::Garbage
             | Kind::TlsHello
@@ -194,7 +202,7 @@ impl Kind {
     }
 
     fn reads(self) -> bool {
-        !matches!(self, Kind::NeverReads | Kind::NeverReadsAnswers)
+        !matches!(self, Kind::NeverReads | Kind::NeverReadsAnswers | Kind::WindowOfOneByte)
     }
 }
 

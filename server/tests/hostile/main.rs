@@ -229,3 +229,10 @@ async fn every_kind_of_attack_is_cut() {
         done.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_of_one_byte_hides_no_answer() {
+    let house = House::start("idle_timeout = 600\nstall_timeout = 1");
+    attack::run(Kind::WindowOfOneByte, connect(house.address(), 2).await, "good").await;
+    assert_eq!(house.refused("stalled").await, 1.0);
+}
