@@ -321,9 +321,9 @@ pub fn cache_bytes(bytes: f64) {
     gauge!(CACHE_BYTES).increment(bytes);
 }
 
-/// A cache on disk of at most `limit` bytes was opened.
-pub fn cache_limit(limit: u64) {
-    gauge!(CACHE_LIMIT).increment(limit as f64);
+/// A cache on disk of at most `limit` bytes was opened; when it is closed, the same with a minus.
+pub fn cache_limit(limit: f64) {
+    gauge!(CACHE_LIMIT).increment(limit);
 }
 
 /// A range of an object is asked for.

@@ -6,7 +6,7 @@ mod stand;
 use bytes::Bytes;
 use mixfeed_client::{Error, StreamOptions};
 use mixfeed_server::batch::flags;
-use mixfeed_server::source::Memory;
+use mixfeed_server::source::{Fetching, Index, Memory, Source, SourceError};
 use stand::{Server, bytes, joined, named, pull, spec};
 
 /// The test pictures, with class "bee" spoilt by `spoil(i)`.
@@ -66,6 +66,42 @@ async fn a_bad_record_is_replaced_by_another_of_its_group_and_told() {
     // The same on two ranks and from another start.
     let parts = [pull(&client, 0, 2, 2, 1).await.remove(0), pull(&client, 1, 2, 2, 1).await.remove(0)];
     assert_eq!(joined(&parts), bytes(&batches[2]));
+}
+
+/// Records of a store: nobody may wait for them on a thread.
+#[derive(Debug)]
+struct Far(Memory);
+
+impl Source for Far {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+    fn index(&self) -> &Index {
+        self.0.index()
+    }
+    fn read(&self, _: u32) -> Result<Bytes, SourceError> {
+        Err(SourceError::Changed { file: "pics".into(), what: "a thread waits for it".into() })
+    }
+    fn fetch(&self, numbers: &[u32]) -> Option<Fetching> {
+        let all = numbers.iter().map(|number| self.0.read(*number)).collect();
+        Some(Box::pin(async move { all }))
+    }
+    fn far(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn bad_records_of_a_store_are_replaced_by_the_same_ones_and_no_thread_waits() {
+    let near = Server::start(named(half_bad())).await;
+    let far = Server::start(named(Far(half_bad()))).await;
+    let (near, far) = (near.open(&tolerant()).await, far.open(&tolerant()).await);
+    let (near, far) = (pull(&near, 0, 1, 0, 6).await, pull(&far, 0, 1, 0, 6).await);
+    assert!(near.iter().any(|batch| !batch.receipt().unwrap().replaced.is_empty()));
+    for (near, far) in near.iter().zip(&far) {
+        assert_eq!(bytes(near), bytes(far));
+        assert_eq!(near.receipt().unwrap().replaced, far.receipt().unwrap().replaced);
+    }
 }
 
 async fn fails(source: Memory, spec: mixfeed_proto::JobSpec) -> Error {

@@ -10,10 +10,11 @@ use mixfeed_proto as v1;
 use mixfeed_server::config::{self, Size};
 use mixfeed_server::http::{Access, Sight};
 use mixfeed_server::live::Reported;
-use mixfeed_server::source::{Index, Memory, Source, SourceError, TokenMemory};
+use mixfeed_server::source::{Fetching, Index, Memory, Source, SourceError, TokenMemory};
 use mixfeed_server::{Running, Sources, http, metrics};
 use stand::{CLASSES, named, pictures, sources, spec, until};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -300,6 +301,47 @@ async fn a_source_that_hangs_does_not_hang_the_page() {
     assert!(site.get("/").await.text().contains("rank 0/1"), "others are answered");
     *open.0.lock().unwrap() = true;
     open.1.notify_all();
+    site.says("/jobs/job", "<ul class=\"thumbs\">").await;
+}
+
+/// Pictures of a store that may fall silent.
+#[derive(Debug)]
+struct Silent {
+    inner: Memory,
+    silent: Arc<AtomicBool>,
+}
+
+impl Source for Silent {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+    fn index(&self) -> &Index {
+        self.inner.index()
+    }
+    fn read(&self, _: u32) -> Result<Bytes, SourceError> {
+        Err(SourceError::Changed { file: "pics".into(), what: "a thread waits for it".into() })
+    }
+    fn fetch(&self, numbers: &[u32]) -> Option<Fetching> {
+        let all = numbers.iter().map(|number| self.inner.read(*number)).collect();
+        let silent = self.silent.load(SeqCst);
+        Some(Box::pin(async move { if silent { std::future::pending().await } else { all } }))
+    }
+    fn far(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_a_silent_store_is_given_up() {
+    let silent = Arc::new(AtomicBool::default());
+    let site =
+        Site::start(named(Silent { inner: Memory::new(pictures()).unwrap(), silent: silent.clone() })).await;
+    let client = site.server.open(&spec()).await;
+    let mut stream = client.stream("job", StreamOptions::default()).await.unwrap();
+    stream.next_batch().await.unwrap();
+    silent.store(true, SeqCst);
+    site.says("/jobs/job", "in a store that does not give them").await;
+    silent.store(false, SeqCst);
     site.says("/jobs/job", "<ul class=\"thumbs\">").await;
 }
 

@@ -59,7 +59,7 @@ pub(super) fn begin(feed: &Feed, ids: &[SampleId]) -> (Begun, Vec<usize>) {
 pub(super) async fn end(begun: Begun) -> Result<Vec<(usize, Encoded)>, AssembleError> {
     let Begun { asked, refused } = begun;
     let each = asked.into_iter().map(|Asked { slots, bytes }| async move {
-        let records = bytes.await.inspect_err(|_| metrics::reads(1, 0, false))?;
+        let records = bytes.await.inspect_err(|_| metrics::reads(slots.len() as u64, 0, false))?;
         metrics::reads(slots.len() as u64, records.iter().map(|r| r.len() as u64).sum(), true);
         Ok::<_, AssembleError>(slots.into_iter().zip(records.into_iter().map(Ok)).collect::<Vec<_>>())
     });

@@ -11,10 +11,10 @@ mod rows;
 mod slab;
 mod tokens;
 
-pub use points::{Mixed, Opened, SceneRow, open};
+pub use points::{Mixed, Opened, SceneRow, open, open_read};
 pub use pool::Pool;
-pub use replace::{Refusal, Replaced, Sample};
-pub use rows::show;
+pub use replace::{Refusal, Replaced, Sample, Slots};
+pub use rows::{Shown, show, show_read};
 pub use slab::{Slab, Slabs};
 pub use tokens::{TokenRow, tokens};
 
@@ -33,7 +33,8 @@ use crate::rng::Stream;
 use crate::source::SourceError;
 use crate::trace;
 use bytes::Bytes;
-use pool::{Readers, Work};
+use pool::{Readers, Work as Counted};
+use replace::Slot;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::Span;
@@ -165,11 +166,30 @@ impl std::iter::Sum for Extent {
     }
 }
 
+/// A block in the making.
+struct Work {
+    feed: Arc<Feed>,
+    at: BlockAt,
+    slots: Slots,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Work {
+    fn make(&mut self, slabs: &Slabs) -> Result<Option<Block>, AssembleError> {
+        let Work { feed, at, slots, permit } = self;
+        match &feed.pipeline {
+            Pipeline::Image(image) => rows::make(feed, image, at, slots, slabs, permit),
+            Pipeline::Points(rule) => points::make(feed, rule, at, slots, slabs, permit),
+            Pipeline::Tokens(_) => tokens::make(feed, at, slabs, permit.take()).map(Some),
+        }
+    }
+}
+
 /// Threads and memory that make blocks, shared by all streams.
 #[derive(Clone, Debug)]
 pub struct Assembler {
     pool: Arc<rayon::ThreadPool>,
-    cpu: Arc<Work>,
+    cpu: Arc<Counted>,
     readers: Readers,
     slabs: Slabs,
 }
@@ -288,9 +308,22 @@ impl Assembler {
             return self.tokens(feed, at, permit).await;
         }
         let reading = trace::stage("read");
-        let encoded = self.read(&feed, &at).await?;
+        let mut work = Work { slots: Slots::new(&at), feed, at, permit };
+        self.read(&work.feed, &mut work.slots, |_| true).await?;
         drop(reading);
         Stage::Read.done(start);
+        loop {
+            let (made, rest) = self.begun(work, turns).await?;
+            if let Some(block) = made {
+                return Ok(block);
+            }
+            work = rest;
+            self.read(&work.feed, &mut work.slots, |_| true).await?;
+        }
+    }
+
+    /// Makes a block in the CPU pool; without one, records of `work` are to be read first.
+    async fn begun(&self, mut work: Work, turns: &Semaphore) -> Result<(Option<Block>, Work), AssembleError> {
         let waiting = self.cpu.wait();
         let _turn = turns.acquire().await.expect("never closed");
         let (answer, made) = oneshot::channel();
@@ -302,13 +335,9 @@ impl Assembler {
             }
             let _block = span.enter();
             // A panic here would take the process down with every other stream.
-            let made = std::panic::catch_unwind(AssertUnwindSafe(|| match &feed.pipeline {
-                Pipeline::Image(image) => rows::make(&feed, image, &at, &encoded, &slabs, permit),
-                Pipeline::Points(rule) => points::make(&feed, rule, &at, &encoded, &slabs, permit),
-                Pipeline::Tokens(_) => tokens::make(&feed, &at, &slabs, permit),
-            }));
-            let _ =
-                answer.send(made.unwrap_or_else(|panic| Err(AssembleError::Panic(message(panic.as_ref())))));
+            let made = std::panic::catch_unwind(AssertUnwindSafe(|| work.make(&slabs)));
+            let made = made.unwrap_or_else(|panic| Err(AssembleError::Panic(message(panic.as_ref()))));
+            let _ = answer.send(made.map(|made| (made, work)));
         });
         made.await.unwrap_or_else(|_| Err(AssembleError::Panic("the CPU pool is gone".into())))
     }
@@ -329,18 +358,33 @@ impl Assembler {
         made.await.unwrap_or_else(|lost| Err(AssembleError::Panic(lost.to_string())))
     }
 
-    /// Reads every record of a block; a record over the job's size limit is not read at all.
-    async fn read(&self, feed: &Arc<Feed>, at: &BlockAt) -> Result<Vec<Encoded>, AssembleError> {
-        let ids: Vec<SampleId> = at.places.iter().map(|place| place.id).collect();
+    /// Reads what is not read yet of the slots of a block whose records are in a store, and nothing else; nobody waits
+    /// for it who drops this.
+    ///
+    /// # Errors
+    /// [`AssembleError`].
+    pub async fn read_far(&self, feed: &Arc<Feed>, slots: &mut Slots) -> Result<(), AssembleError> {
+        self.read(feed, slots, |id| replace::far(feed, id)).await
+    }
+
+    /// Reads what is not read yet and `wanted`; a record over the job's size limit is not read at all.
+    async fn read(
+        &self,
+        feed: &Arc<Feed>,
+        slots: &mut Slots,
+        wanted: impl Fn(SampleId) -> bool,
+    ) -> Result<(), AssembleError> {
+        let mut missing: Vec<&mut Slot> =
+            slots.0.iter_mut().filter(|slot| slot.encoded.is_none() && wanted(slot.id)).collect();
+        let ids: Vec<SampleId> = missing.iter().map(|slot| slot.id).collect();
         let (begun, rest) = fetch::begin(feed, &ids);
-        let own: Vec<SampleId> = rest.iter().map(|slot| ids[*slot]).collect();
+        let own: Vec<SampleId> = rest.iter().map(|at| ids[*at]).collect();
         let (fetched, read) =
             futures_util::future::try_join(fetch::end(begun), self.read_runs(feed, &own)).await?;
-        let mut all = vec![Ok(Bytes::new()); ids.len()];
-        for (slot, bytes) in rest.into_iter().zip(read).chain(fetched) {
-            all[slot] = bytes;
+        for (at, bytes) in rest.into_iter().zip(read).chain(fetched) {
+            missing[at].encoded = Some(bytes);
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Reads records on reader threads.

@@ -2,8 +2,8 @@
 
 mod scene;
 
-use super::replace::{self, Sample, settle};
-use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, read, rows};
+use super::replace::{self, Sample, Slots, settle};
+use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, rows};
 use crate::batch::{Piece, SampleId, flags};
 use crate::exec::points::columns::{self, Columns};
 use crate::exec::points::union::{self, Part, len};
@@ -68,17 +68,17 @@ thread_local! {
     static VOXELS: RefCell<voxel::Scratch> = RefCell::new(voxel::Scratch::default());
 }
 
-/// Decodes, transforms, plans and mixes a block whose records are `encoded`.
+/// Decodes, transforms, plans and mixes a block. `None` when a record of `slots` is to be read from a store first.
 pub(super) fn make(
     feed: &Feed,
     rule: &Rule,
     at: &BlockAt,
-    encoded: &[Encoded],
+    slots: &mut Slots,
     slabs: &Slabs,
-    permit: Option<OwnedSemaphorePermit>,
-) -> Result<Block, AssembleError> {
+    permit: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Option<Block>, AssembleError> {
     let (start, span) = (Instant::now(), trace::stage("decode"));
-    let (scenes, samples) = scenes(feed, rule, at, encoded)?;
+    let Some((scenes, samples)) = scenes(feed, rule, at, slots)? else { return Ok(None) };
     replace::tally(&feed.job, &rule.tally, rule.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
@@ -91,7 +91,7 @@ pub(super) fn make(
     SCRATCH.with_borrow_mut(|scratch| scenes.into_iter().for_each(|scene| scratch.recycle(scene)));
     drop(span);
     let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
-    let slab = match permit {
+    let slab = match permit.take() {
         Some(permit) => slab.hold(permit),
         None => slab,
     };
@@ -104,7 +104,7 @@ pub(super) fn make(
         plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
     );
     metrics::thinned(&feed.job, made.thinned);
-    Ok(Block { tensors, plan, samples, extent, scenes: made.facts })
+    Ok(Some(Block { tensors, plan, samples, extent, scenes: made.facts }))
 }
 
 /// A block step by step, for pictures and tests.
@@ -120,30 +120,50 @@ pub struct Opened {
     pub mixed: Mixed,
 }
 
-/// Makes a block without writing its columns. Its bad records count nowhere.
+/// Makes a block without writing its columns; blocks until its records were read.
 ///
 /// # Errors
 /// As [`super::Assembler::block`].
 pub fn open(feed: &Feed, rule: &Rule, at: &BlockAt) -> Result<Opened, AssembleError> {
-    let encoded =
-        at.places.iter().map(|p| read(feed, p.id, rule.max_bytes)).collect::<Result<Vec<_>, _>>()?;
-    let (scenes, samples) = scenes(feed, rule, at, &encoded)?;
+    let mut slots = Slots::new(at);
+    loop {
+        slots.read(feed)?;
+        if let Some(opened) = open_read(feed, rule, at, &mut slots)? {
+            return Ok(opened);
+        }
+    }
+}
+
+/// As [`open`]; `None` when a record of `slots` is to be read from a store first. Its bad records count nowhere.
+///
+/// # Errors
+/// As [`super::Assembler::block`].
+pub fn open_read(
+    feed: &Feed,
+    rule: &Rule,
+    at: &BlockAt,
+    slots: &mut Slots,
+) -> Result<Option<Opened>, AssembleError> {
+    let Some((scenes, samples)) = scenes(feed, rule, at, slots)? else { return Ok(None) };
     let plan = plan(feed, rule, at, &samples);
     let mixed = mix(feed, rule, at, &plan, &scenes)?;
-    Ok(Opened { scenes, samples, plan, mixed })
+    Ok(Some(Opened { scenes, samples, plan, mixed }))
 }
+
+/// Scenes, and the records that they are.
+type Scenes = (Vec<Points>, Vec<Sample>);
 
 /// The scenes of a block's slots, transformed.
 fn scenes(
     feed: &Feed,
     rule: &Rule,
     at: &BlockAt,
-    encoded: &[Encoded],
-) -> Result<(Vec<Points>, Vec<Sample>), AssembleError> {
-    let slots: Vec<_> = at.places.iter().zip(encoded).enumerate().collect();
-    let one = |(i, (place, encoded))| {
+    slots: &mut Slots,
+) -> Result<Option<Scenes>, AssembleError> {
+    let slots: Vec<_> = at.places.iter().zip(&mut slots.0).enumerate().collect();
+    let one = |(i, (place, own))| {
         let slot = at.slot + i as u64;
-        settle(feed, place, encoded, |id, encoded: &Encoded| {
+        settle(feed, place, own, |id, encoded: &Encoded| {
             // Taken, not borrowed: decoding waits for other threads, and a thread that waits begins another scene.
             let mut scratch = SCRATCH.take();
             let made = scene::make(feed, rule, id, encoded, (at.step, slot), &mut scratch);
@@ -152,7 +172,8 @@ fn scenes(
         })
     };
     let made = slots.into_par_iter().map(one).collect::<Result<Vec<_>, _>>()?;
-    Ok(made.into_iter().unzip())
+    let made: Option<Vec<_>> = made.into_iter().collect();
+    Ok(made.map(|made| made.into_iter().unzip()))
 }
 
 fn plan(feed: &Feed, rule: &Rule, at: &BlockAt, samples: &[Sample]) -> Plan {

@@ -1,6 +1,6 @@
 //! What becomes of a bad record: the next ones of its group are tried, and everybody is told.
 
-use super::{AssembleError, Encoded, max_bytes, read};
+use super::{AssembleError, BlockAt, Encoded, max_bytes, read};
 use crate::batch::{SampleId, flags};
 use crate::cloud::CloudError;
 use crate::decode::DecodeError;
@@ -86,33 +86,92 @@ pub struct Replaced {
     pub probes: u64,
 }
 
-/// What `make` makes of the slot's record, or of another one of its group when that is bad.
+/// A slot on its way to its record.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// The record that is tried next.
+    pub id: SampleId,
+    /// Its bytes, once they were read.
+    pub encoded: Option<Encoded>,
+    /// Why the slot's own record is bad.
+    refused: Option<Refusal>,
+    /// Records tried in its place.
+    probes: u64,
+    /// Whether a replacement was logged.
+    told: bool,
+}
+
+/// The slots of a block that is made step by step: where a bad record's successor is in a store, it is asked for and
+/// the block is begun again, so that no thread of the CPU pool waits for a store.
+#[derive(Clone, Debug)]
+pub struct Slots(pub(super) Vec<Slot>);
+
+impl Slots {
+    /// Nothing is read yet.
+    pub fn new(at: &BlockAt) -> Slots {
+        let slot = |id| Slot { id, encoded: None, refused: None, probes: 0, told: false };
+        Slots(at.places.iter().map(|place| slot(place.id)).collect())
+    }
+
+    /// Reads what is not read yet; blocks.
+    pub(super) fn read(&mut self, feed: &Feed) -> Result<(), AssembleError> {
+        for slot in self.0.iter_mut().filter(|slot| slot.encoded.is_none()) {
+            slot.encoded = Some(read(feed, slot.id, max_bytes(feed))?);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a record is in a store.
+pub(super) fn far(feed: &Feed, id: SampleId) -> bool {
+    feed.groups[id.group as usize].source.far()
+}
+
+/// What `make` makes of the slot's record, or of another one of its group when that is bad. `None` when the one to try
+/// next is in a store and not read yet.
 pub(super) fn settle<T>(
     feed: &Feed,
     place: &Place,
-    encoded: &Encoded,
+    slot: &mut Slot,
     mut make: impl FnMut(SampleId, &Encoded) -> Result<T, Refusal>,
-) -> Result<(T, Sample), AssembleError> {
+) -> Result<Option<(T, Sample)>, AssembleError> {
+    loop {
+        let encoded = match slot.encoded.take() {
+            Some(encoded) => encoded,
+            None if far(feed, slot.id) => return Ok(None),
+            None => read(feed, slot.id, max_bytes(feed))?,
+        };
+        let reason = match make(slot.id, &encoded) {
+            Ok(made) => {
+                slot.encoded = Some(encoded); // another slot may have the block begun again
+                return Ok(Some((made, sample(feed, place, slot))));
+            }
+            Err(reason) => reason,
+        };
+        let reason = slot.refused.get_or_insert(reason);
+        let next = feed.order.probe(place, slot.probes).filter(|_| slot.probes < PROBES);
+        let Some(id) = next else {
+            let (record, reason) = (feed.record_name(place.id), reason.clone());
+            return Err(AssembleError::NoReplacement { record, reason, probes: slot.probes });
+        };
+        (slot.id, slot.probes) = (id, slot.probes + 1);
+    }
+}
+
+/// What is told of a slot whose record is good.
+fn sample(feed: &Feed, place: &Place, slot: &mut Slot) -> Sample {
     let padded = if place.padded { flags::PADDED } else { 0 };
-    let of = |id: SampleId, flags, replaced| {
-        let group = &feed.groups[id.group as usize];
-        Sample { id, label: group.label(group.record(id.index)), flags, replaced }
-    };
-    let reason = match make(place.id, encoded) {
-        Ok(made) => return Ok((made, of(place.id, padded, None))),
-        Err(reason) => reason,
+    let group = &feed.groups[slot.id.group as usize];
+    let label = group.label(group.record(slot.id.index));
+    let Some(reason) = slot.refused.clone() else {
+        return Sample { id: slot.id, label, flags: padded, replaced: None };
     };
     let record = feed.record_name(place.id);
-    let mut probes = 0;
-    while let Some(id) = feed.order.probe(place, probes).filter(|_| probes < PROBES) {
-        probes += 1;
-        if let Ok(made) = make(id, &read(feed, id, max_bytes(feed))?) {
-            tracing::warn!(%record, %reason, "bad record replaced");
-            let replaced = Replaced { record, reason, probes };
-            return Ok((made, of(id, padded | flags::REPLACED, Some(replaced))));
-        }
+    if !std::mem::replace(&mut slot.told, true) {
+        tracing::warn!(%record, %reason, "bad record replaced");
     }
-    Err(AssembleError::NoReplacement { record, reason, probes })
+    let replaced = Some(Replaced { record, reason, probes: slot.probes });
+    Sample { id: slot.id, label, flags: padded | flags::REPLACED, replaced }
 }
 
 /// Counts the records of a block; fails when more of the feed's were bad than `limit` allows.

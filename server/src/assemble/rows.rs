@@ -1,7 +1,7 @@
 //! The CPU part of a block: encoded bytes to finished rows.
 
-use super::replace::{self, Refusal, Sample, settle};
-use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, read};
+use super::replace::{self, Refusal, Sample, Slot, Slots, settle};
+use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned};
 use crate::batch::{Piece, flags};
 use crate::decode::{Decoder, peek};
 use crate::exec;
@@ -32,18 +32,18 @@ thread_local! {
     static DESK: RefCell<Desk> = RefCell::new(Desk::default());
 }
 
-/// Decodes, plans and mixes a block whose records are `encoded`.
+/// Decodes, plans and mixes a block. `None` when a record of `slots` is to be read from a store first.
 pub(super) fn make(
     feed: &Feed,
     image: &Image,
     at: &BlockAt,
-    encoded: &[Encoded],
+    slots: &mut Slots,
     slabs: &Slabs,
-    permit: Option<OwnedSemaphorePermit>,
-) -> Result<Block, AssembleError> {
+    permit: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Option<Block>, AssembleError> {
     let (start, span) = (Instant::now(), trace::stage("decode"));
     let mut clean = slabs.take(at.places.len() * image.format.raster.len());
-    let samples = decode(feed, image, at, encoded, &mut clean)?;
+    let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(None) };
     replace::tally(&feed.job, &image.tally, image.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
@@ -56,7 +56,7 @@ pub(super) fn make(
     drop(clean);
     drop(span);
     let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
-    let out = match permit {
+    let out = match permit.take() {
         Some(permit) => out.hold(permit),
         None => out,
     };
@@ -68,37 +68,59 @@ pub(super) fn make(
         plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
     );
     let extent = Extent { rows: plan.rows.len() as u64, ..Extent::default() };
-    Ok(Block { tensors, plan, samples, extent, scenes: Vec::new() })
+    Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new() }))
 }
 
-/// A block step by step, for pictures: clean rows of its slots (u8, in the feed's raster), samples and plan. Its bad
-/// records count nowhere: who looks at a batch once more must not end its job.
+/// A block step by step: clean rows of its slots (u8, in the feed's raster), samples and plan.
+pub type Shown = (Vec<u8>, Vec<Sample>, Plan);
+
+/// A block step by step, for pictures; blocks until its records were read.
 ///
 /// # Errors
 /// As [`super::Assembler::block`].
-pub fn show(feed: &Feed, image: &Image, at: &BlockAt) -> Result<(Vec<u8>, Vec<Sample>, Plan), AssembleError> {
-    let limit = image.limits.max_bytes;
-    let encoded = at.places.iter().map(|p| read(feed, p.id, limit)).collect::<Result<Vec<_>, _>>()?;
+pub fn show(feed: &Feed, image: &Image, at: &BlockAt) -> Result<Shown, AssembleError> {
+    let mut slots = Slots::new(at);
+    loop {
+        slots.read(feed)?;
+        if let Some(shown) = show_read(feed, image, at, &mut slots)? {
+            return Ok(shown);
+        }
+    }
+}
+
+/// As [`show`]; `None` when a record of `slots` is to be read from a store first. Its bad records count nowhere: who
+/// looks at a batch once more must not end its job.
+///
+/// # Errors
+/// As [`super::Assembler::block`].
+pub fn show_read(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+) -> Result<Option<Shown>, AssembleError> {
     let mut clean = vec![0; at.places.len() * image.format.raster.len()];
-    let samples = decode(feed, image, at, &encoded, &mut clean)?;
+    let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(None) };
     let plan = plan(feed, image, at, &samples);
-    Ok((clean, samples, plan))
+    Ok(Some((clean, samples, plan)))
 }
 
 fn decode(
     feed: &Feed,
     image: &Image,
     at: &BlockAt,
-    encoded: &[Encoded],
+    slots: &mut Slots,
     clean: &mut [u8],
-) -> Result<Vec<Sample>, AssembleError> {
+) -> Result<Option<Vec<Sample>>, AssembleError> {
     let rows = clean.par_chunks_exact_mut(image.format.raster.len());
-    let slots = rows.zip(&at.places).zip(encoded).enumerate();
-    let one = |(i, ((row, place), encoded)): (usize, ((&mut [u8], &Place), &Encoded))| {
+    let slots = rows.zip(&at.places).zip(&mut slots.0).enumerate();
+    let one = |(i, ((row, place), slot)): (usize, ((&mut [u8], &Place), &mut Slot))| {
         let at = At { image, step: at.step, slot: at.slot + i as u64 };
-        DESK.with_borrow_mut(|desk| sample(feed, at, place, encoded, desk, row))
+        DESK.with_borrow_mut(|desk| sample(feed, at, place, slot, desk, row))
     };
-    slots.map(one).collect()
+    // All of them, also when one waits: what they need is then read at once.
+    let samples = slots.map(one).collect::<Result<Vec<_>, _>>()?;
+    Ok(samples.into_iter().collect())
 }
 
 /// Where a picture is drawn for.
@@ -114,11 +136,12 @@ fn sample(
     feed: &Feed,
     at: At<'_>,
     place: &Place,
-    encoded: &Encoded,
+    slot: &mut Slot,
     desk: &mut Desk,
     row: &mut [u8],
-) -> Result<Sample, AssembleError> {
-    settle(feed, place, encoded, |_, encoded| picture(at, encoded, desk, row)).map(|((), sample)| sample)
+) -> Result<Option<Sample>, AssembleError> {
+    let settled = settle(feed, place, slot, |_, encoded| picture(at, encoded, desk, row))?;
+    Ok(settled.map(|((), sample)| sample))
 }
 
 fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Result<(), Refusal> {

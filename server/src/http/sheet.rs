@@ -1,7 +1,7 @@
 //! Rows of a step, made once more for people: the sequence is a pure function, so nothing has to be kept.
 
 use super::page::LastBatch;
-use crate::assemble::{self, AssembleError, Assembler, BlockAt, Opened, Sample};
+use crate::assemble::{self, AssembleError, Assembler, BlockAt, Opened, Sample, Slots};
 use crate::batch::Dtype;
 use crate::exec::{self, Format};
 use crate::job::{Feed, Image, Job, Points, places};
@@ -9,6 +9,9 @@ use crate::picture::scene::{ClassNames, Cloud, Paint, picture};
 use crate::picture::{Picture, PictureError, Tiles};
 use crate::stream::Memory;
 use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Rows that are shown.
 const ROWS: usize = 12;
@@ -20,6 +23,8 @@ const SCENE: u32 = 192;
 /// A block whose making takes more bytes, or slots, is not made for a look: drawing needs all of it.
 const MOST_BYTES: usize = 64 << 20;
 const MOST_SLOTS: usize = 256;
+/// How long a look waits for stores: far less than a batch, since it holds the place of others.
+const STORES: Duration = Duration::from_secs(5);
 /// Ids of a row of tokens that are shown; characters where ids are bytes of text.
 const IDS: usize = 32;
 const CHARS: usize = 200;
@@ -52,6 +57,9 @@ pub(super) enum Unshown {
     /// No memory for it.
     #[error("memory is promised to streams: {0}")]
     Memory(#[from] crate::stream::OutOfMemory),
+    /// A store that is slow or away.
+    #[error("its records are in a store that does not give them within {} seconds", STORES.as_secs())]
+    Away,
     /// It cannot be made.
     #[error("it cannot be made: {0}")]
     Block(#[from] AssembleError),
@@ -60,8 +68,35 @@ pub(super) enum Unshown {
     Picture(#[from] PictureError),
 }
 
-/// Makes the first rows of rank 0 of `step`, beside the CPU pool and within the memory that is left. Blocks.
-pub(super) fn make(assembler: &Assembler, memory: &Memory, job: &Job, step: u64) -> Result<Sheet, Unshown> {
+/// Makes the first rows of rank 0 of `step`, beside the CPU pool and within the memory that is left.
+pub(super) async fn make(
+    assembler: &Assembler,
+    memory: &Memory,
+    job: &Arc<Job>,
+    step: u64,
+) -> Result<Sheet, Unshown> {
+    let at = block(job, step)?;
+    let mut slots = Slots::new(&at);
+    let end = Instant::now() + STORES;
+    loop {
+        // Before memory is promised and a thread begun: a store that is away holds neither.
+        let read = tokio::time::timeout_at(end, assembler.read_far(&job.feed, &mut slots)).await;
+        read.map_err(|_| Unshown::Away)??;
+        let (assembler, memory, job, at) = (assembler.clone(), memory.clone(), job.clone(), at.clone());
+        let drawn = tokio::task::spawn_blocking(move || {
+            let drawn = draw(&assembler, &memory, &job.feed, &at, &mut slots)?;
+            Ok::<_, Unshown>((drawn, slots))
+        });
+        let drawn = drawn.await.unwrap_or_else(|lost| Err(AssembleError::Panic(lost.to_string()).into()))?;
+        match drawn {
+            (Some(sheet), _) => return Ok(sheet),
+            (None, rest) => slots = rest,
+        }
+    }
+}
+
+/// What is to be made.
+fn block(job: &Job, step: u64) -> Result<BlockAt, Unshown> {
     let (feed, view) = (&*job.feed, job.keeper.view());
     if view.ready_mark(step).is_none() {
         return Err(Unshown::Step(step));
@@ -77,11 +112,23 @@ pub(super) fn make(assembler: &Assembler, memory: &Memory, job: &Job, step: u64)
     if bytes > MOST_BYTES || slots > MOST_SLOTS {
         return Err(Unshown::Large { slots, bytes });
     }
-    let _promise = memory.reserve(bytes, bytes)?;
+    Ok(at)
+}
+
+/// Draws a block whose far records were read; `None` when another one is to be read. Blocks.
+fn draw(
+    assembler: &Assembler,
+    memory: &Memory,
+    feed: &Feed,
+    at: &BlockAt,
+    slots: &mut Slots,
+) -> Result<Option<Sheet>, Unshown> {
+    let (making, keeping) = Assembler::cost(feed, at);
+    let _promise = memory.reserve(making + keeping, making + keeping)?;
     assembler.beside(|| match (feed.image(), feed.points()) {
-        (Some(image), _) => pictures(feed, image, &at),
-        (None, Some(points)) => scenes(feed, points, &at),
-        (None, None) => tokens(feed, &at),
+        (Some(image), _) => pictures(feed, image, at, slots),
+        (None, Some(points)) => scenes(feed, points, at, slots),
+        (None, None) => tokens(feed, at).map(Some),
     })
 }
 
@@ -90,8 +137,8 @@ fn sheet(step: u64, tiles: Tiles, captions: Vec<String>) -> Sheet {
     Sheet { last: LastBatch::Pictures { step, columns, size, captions }, png: Some(png.into()) }
 }
 
-fn pictures(feed: &Feed, image: &Image, at: &BlockAt) -> Result<Sheet, Unshown> {
-    let (clean, samples, plan) = assemble::show(feed, image, at)?;
+fn pictures(feed: &Feed, image: &Image, at: &BlockAt, slots: &mut Slots) -> Result<Option<Sheet>, Unshown> {
+    let Some((clean, samples, plan)) = assemble::show_read(feed, image, at, slots)? else { return Ok(None) };
     // What a trainer gets before it is made a fraction and normalised.
     let format = Format { dtype: Dtype::U8, normalize: None, ..image.format.clone() };
     let mut scratch = exec::Scratch::default();
@@ -110,7 +157,7 @@ fn pictures(feed: &Feed, image: &Image, at: &BlockAt) -> Result<Sheet, Unshown> 
             }
         });
     }
-    Ok(sheet(at.step, Tiles::new(&shown, COLUMNS, SIDE)?, captions))
+    Ok(Some(sheet(at.step, Tiles::new(&shown, COLUMNS, SIDE)?, captions)))
 }
 
 /// Class of a record, or its group where it has none.
@@ -119,8 +166,9 @@ fn label(feed: &Feed, sample: &Sample) -> String {
     class.unwrap_or(&feed.groups[sample.id.group as usize].name).clone()
 }
 
-fn scenes(feed: &Feed, rule: &Points, at: &BlockAt) -> Result<Sheet, Unshown> {
-    let Opened { scenes, samples, plan, mixed } = assemble::open(feed, rule, at)?;
+fn scenes(feed: &Feed, rule: &Points, at: &BlockAt, slots: &mut Slots) -> Result<Option<Sheet>, Unshown> {
+    let Some(opened) = assemble::open_read(feed, rule, at, slots)? else { return Ok(None) };
+    let Opened { scenes, samples, plan, mixed } = opened;
     let names: Vec<(i32, String)> = (0..).zip(feed.classes.iter().cloned()).collect();
     let (mut shown, mut captions) = (Vec::new(), Vec::new());
     for (i, row) in mixed.rows.iter().enumerate().take(ROWS) {
@@ -143,7 +191,7 @@ fn scenes(feed: &Feed, rule: &Points, at: &BlockAt) -> Result<Sheet, Unshown> {
             .collect();
         captions.push(format!("{policy}: {}, {} points", of.join(" + "), facts.points));
     }
-    Ok(sheet(at.step, Tiles::new(&shown, COLUMNS, SCENE)?, captions))
+    Ok(Some(sheet(at.step, Tiles::new(&shown, COLUMNS, SCENE)?, captions)))
 }
 
 fn tokens(feed: &Feed, at: &BlockAt) -> Result<Sheet, Unshown> {

@@ -86,9 +86,9 @@ impl Shown {
         let (assembler, memory) = (self.assembler.clone(), self.memory.clone());
         let (job, kept) = (job.clone(), self.kept.clone());
         // Goes on when nobody waits any longer, and holds the place: a second one could only stand behind it.
-        let made = tokio::task::spawn_blocking(move || {
+        let made = tokio::spawn(async move {
             let _permit = permit;
-            let sheet = match sheet::make(&assembler, &memory, &job, step) {
+            let sheet = match sheet::make(&assembler, &memory, &job, step).await {
                 Ok(sheet) => Arc::new(sheet),
                 Err(why) => message(&format!("The last batch is not shown: {why}.")),
             };

@@ -118,6 +118,10 @@ impl Source for Folder {
         &self.built.notes
     }
 
+    fn far(&self) -> bool {
+        !self.objects.is_empty()
+    }
+
     fn read(&self, number: u32) -> Result<Bytes, SourceError> {
         let record = record(&self.built.index, number)?;
         if !self.objects.is_empty() {

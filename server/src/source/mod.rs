@@ -133,6 +133,10 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     fn fetch(&self, _numbers: &[u32]) -> Option<Fetching> {
         None
     }
+    /// Whether reading may wait for a store, minutes when it is away: not to be done on threads that others wait for.
+    fn far(&self) -> bool {
+        false
+    }
     /// Whether its records are scenes of points, packed by [`crate::cloud::parts`].
     fn scenes(&self) -> bool {
         false

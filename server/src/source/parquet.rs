@@ -116,6 +116,10 @@ impl Source for Parquet {
         &self.built.notes
     }
 
+    fn far(&self) -> bool {
+        self.shards.shards.first().is_some_and(|shard| shard.object.is_some())
+    }
+
     fn read(&self, number: u32) -> Result<Bytes, SourceError> {
         let record = record(&self.built.index, number)?;
         let shard = &self.shards.shards[record.file as usize];

@@ -67,16 +67,18 @@ impl Shard {
     }
 
     /// Runs `read`, and fails with `Changed` when the shard changed before or meanwhile, whatever `read` says.
-    /// Of an object, the error is that of its last failed read.
+    /// Of an object, the error is that of the last read of it that failed in `read`, on this thread.
     pub fn guarded<T>(&self, read: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
-        let got = read();
-        if let Some(object) = &self.object {
+        if self.object.is_some() {
+            let _ = Object::failure(); // of another read, which nobody asked for
+            let got = read();
             // Readers of formats take any failed read for damage.
-            return match (got, object.failure()) {
+            return match (got, Object::failure()) {
                 (Err(_), Some(failure)) => Err(failure),
                 (got, _) => got,
             };
         }
+        let got = read();
         self.check()?;
         got
     }

@@ -83,7 +83,7 @@ impl Ahead {
         let object = self.object.clone();
         wait(async move { object.range(from, length).await }).map_err(|error| {
             let text = io::Error::other(error.to_string());
-            self.object.failed(error);
+            Object::failed(error);
             text
         })
     }

@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{self, Read, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
@@ -22,6 +23,8 @@ const HEAD: usize = 8 + 32 + 4;
 const BLOCK: u64 = 4096;
 /// Bytes that wait to be written, in KiB; records beyond it are not kept.
 const WRITING_KIB: usize = 64 << 10;
+/// Records that wait to be written; each may hold a thread. Records beyond them are not kept.
+const WRITING: usize = 64;
 /// Between two attempts to take over a folder.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 /// An entry's time is renewed when it is used after this long, so that a restart knows what was used last.
@@ -93,7 +96,7 @@ impl Cache {
         let writing = Arc::new(Semaphore::new(WRITING_KIB));
         let cache = Cache { folder: folder.clone(), limit, ours: Mutex::default(), writing };
         cache.owned(&mut cache.ours()).map_err(io)?;
-        metrics::cache_limit(limit);
+        metrics::cache_limit(limit as f64);
         let cache = Arc::new(cache);
         open.insert(folder, Arc::downgrade(&cache));
         Ok(cache)
@@ -112,7 +115,18 @@ impl Cache {
                 metrics::cached(CacheResult::Hit);
                 return Some(bytes);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => CacheResult::Miss,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut ours = self.ours();
+                // Entries come under the lock, so one that is not there now was taken away.
+                if ours.held.contains_key(key) && !path.exists() {
+                    ours.forget(key);
+                }
+                CacheResult::Miss
+            }
+            Err(error) if !is_damage(&error) => {
+                tracing::warn!("cannot read an entry of the cache of records: {}: {error}", path.display());
+                CacheResult::Miss
+            }
             Err(error) => {
                 tracing::warn!("dropped an entry of the cache of records: {}: {error}", path.display());
                 let mut ours = self.ours();
@@ -149,7 +163,7 @@ impl Cache {
 
     /// Writes an entry on a thread that may block, unless too many wait for that; nobody waits for it.
     pub fn put(cache: &Arc<Cache>, key: Key, bytes: Bytes) {
-        let kib = bytes.len().div_ceil(1024).max(1) as u32;
+        let kib = bytes.len().div_ceil(1024).max(WRITING_KIB / WRITING) as u32;
         let Ok(permit) = cache.writing.clone().try_acquire_many_owned(kib) else { return };
         let cache = cache.clone();
         tokio::task::spawn_blocking(move || {
@@ -213,13 +227,20 @@ impl Cache {
 
     /// Whether this process holds the lock; tries to take it, and then meets what is there.
     fn owned(&self, ours: &mut Ours) -> io::Result<bool> {
-        if ours.lock.is_some() {
-            return Ok(true);
+        if let Some(lock) = &ours.lock {
+            if self.is_lock(lock)? {
+                return Ok(true);
+            }
+            // Somebody removed it, and another process may hold a new one: what is there is no longer ours.
+            let tried = ours.tried;
+            ours.shrink(ours.bytes);
+            *ours = Ours { tried, parts: ours.parts, ..Ours::default() };
         }
         if ours.tried.is_some_and(|tried| tried.elapsed() < TAKE_OVER) {
             return Ok(false);
         }
         ours.tried = Some(Instant::now());
+        fs::create_dir_all(&self.folder)?;
         let lock = File::options().create(true).append(true).open(self.folder.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -229,6 +250,15 @@ impl Cache {
         self.meet(ours)?;
         ours.lock = Some(lock);
         Ok(true)
+    }
+
+    /// Whether `lock` is still the file that other processes would open.
+    fn is_lock(&self, lock: &File) -> io::Result<bool> {
+        let held = lock.metadata()?;
+        match fs::metadata(self.folder.join("lock")) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
+            Err(error) => gone(error).map(|()| false),
+        }
     }
 
     /// Counts the entries that are there, oldest first, and drops what is half written or too much.
@@ -253,6 +283,14 @@ impl Cache {
             ours.insert(Key(key), bytes);
         }
         self.make_room(ours, self.limit)
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let ours = self.ours.get_mut().unwrap_or_else(PoisonError::into_inner);
+        ours.shrink(ours.bytes);
+        metrics::cache_limit(-(self.limit as f64));
     }
 }
 
@@ -297,6 +335,11 @@ fn head_of(key: &Key, bytes: &[u8]) -> [u8; HEAD] {
     head[8..40].copy_from_slice(&key.0);
     head[40..].copy_from_slice(&crc32c::crc32c(bytes).to_le_bytes());
     head
+}
+
+/// Whether `error` says that an entry is not what was written; a disk or a process may fail otherwise.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// Removing what is not there is done.
@@ -357,6 +400,53 @@ mod tests {
         }
         cache.write(&key(1), &[7; 100]).expect("room");
         assert_eq!(cache.get(&key(1), 100).expect("whole again"), [7; 100][..]);
+    }
+
+    #[test]
+    fn what_was_taken_away_is_kept_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path(), 1 << 20).expect("a cache");
+        cache.write(&key(1), &[7; 100]).expect("room");
+        fs::remove_file(key(1).path(&cache.folder)).expect("was there");
+        assert!(cache.get(&key(1), 100).is_none() && cache.ours().bytes == 0);
+        cache.write(&key(1), &[7; 100]).expect("room");
+        assert_eq!(cache.get(&key(1), 100).expect("kept again"), [7; 100][..]);
+        // All of it, with the lock: another process may take the new one.
+        fs::remove_dir_all(&cache.folder).expect("was there");
+        cache.ours().tried = None;
+        cache.write(&key(1), &[8; 100]).expect("room");
+        assert_eq!(cache.get(&key(1), 100).expect("kept again"), [8; 100][..]);
+        assert_eq!(cache.ours().bytes, BLOCK);
+        let lock = cache.folder.join("lock");
+        fs::remove_file(&lock).expect("was there");
+        let other = File::create(&lock).expect("a lock");
+        other.lock().expect("of another process");
+        cache.ours().tried = None;
+        cache.write(&key(2), &[9; 100]).expect("nothing happens");
+        assert!(cache.get(&key(2), 100).is_none(), "another process writes");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_miss_and_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path(), 1 << 20).expect("a cache");
+        let path = key(1).path(&cache.folder);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::os::unix::fs::symlink(&path, &path).expect("a link to itself, which no one can open");
+        assert!(cache.get(&key(1), 100).is_none());
+        assert!(fs::symlink_metadata(&path).is_ok(), "no damage, so it is not dropped");
+    }
+
+    #[tokio::test]
+    async fn few_records_wait_to_be_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path(), 1 << 20).expect("a cache");
+        let busy = cache.ours();
+        (0..200).for_each(|n| Cache::put(&cache, key(n), Bytes::from_static(&[1; 100])));
+        drop(busy);
+        let all = cache.writing.acquire_many(WRITING_KIB as u32).await.expect("all were written");
+        assert_eq!(cache.ours().held.len(), WRITING);
+        drop(all);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub enum Fault {
     Redirect(String),
     /// No answer.
     Silent,
+    /// A tenth of the bytes every half second.
+    Slow,
 }
 
 /// What was asked for.
@@ -162,7 +164,7 @@ async fn answer<B>(state: &Mutex<State>, request: Request<B>) -> Result<Response
     };
     let Some(root) = root else { return Ok(error(404, "NoSuchBucket")) };
     if query.contains("list-type=2") {
-        return Ok(list(&root, &query));
+        return Ok(list(&root, &query, untagged));
     }
     match fault {
         Some(Fault::Status(status, code)) => return Ok(error(status, code)),
@@ -218,6 +220,7 @@ fn object<B>(path: &Path, request: &Request<B>, fault: Option<Fault>, untagged: 
         (Some(Fault::Truncated), _) => cut(&bytes, length / 2),
         (Some(Fault::Short), _) => full(StatusCode::OK, bytes[..length as usize / 2].to_vec()),
         (Some(Fault::Endless), _) => endless(),
+        (Some(Fault::Slow), _) => slow(&bytes),
         (_, false) => full(StatusCode::OK, bytes),
     };
     if !whole {
@@ -247,13 +250,23 @@ fn cut(bytes: &[u8], length: u64) -> Response<Body> {
     Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(parts))))
 }
 
+fn slow(bytes: &[u8]) -> Response<Body> {
+    let parts: Vec<Bytes> =
+        bytes.chunks(bytes.len().div_ceil(10).max(1)).map(Bytes::copy_from_slice).collect();
+    let parts = futures_util::StreamExt::then(futures_util::stream::iter(parts), |part| async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(Frame::data(part))
+    });
+    Response::new(BodyExt::boxed(StreamBody::new(parts)))
+}
+
 fn endless() -> Response<Body> {
     let parts = std::iter::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[7; 1000]))));
     Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(parts))))
 }
 
 /// Two keys a page, so that listings have several.
-fn list(root: &Path, query: &str) -> Response<Body> {
+fn list(root: &Path, query: &str, untagged: bool) -> Response<Body> {
     let get = |name: &str| {
         let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         percent(&pair.unwrap_or_default().replace('+', " "))
@@ -269,8 +282,9 @@ fn list(root: &Path, query: &str) -> Response<Body> {
     for (key, metadata) in &keys {
         let tag =
             format!("{}-{}-{}-{}", metadata.len(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+        let tag = if untagged { String::new() } else { format!("<ETag>&quot;{tag}&quot;</ETag>") };
         xml += &format!(
-            "<Contents><Key>{}</Key><LastModified>2024-01-02T03:04:05.000Z</LastModified><ETag>&quot;{tag}&quot;</ETag><Size>{}</Size></Contents>",
+            "<Contents><Key>{}</Key><LastModified>2024-01-02T03:04:05.678Z</LastModified>{tag}<Size>{}</Size></Contents>",
             key.replace('&', "&amp;").replace('<', "&lt;"),
             metadata.len()
         );

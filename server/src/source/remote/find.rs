@@ -109,10 +109,12 @@ pub(in crate::source) fn list(
                 let found = if s3 { finder.bucket(&url, base)? } else { finder.single(&url, base)? };
                 listed.add(found, wanted);
             }
+            // Patterns may overlap. A manifest names an object once: two of its lines may differ in their queries only.
+            listed.objects.sort_by(|a, b| (&a.0, &a.1.shown).cmp(&(&b.0, &b.1.shown)));
+            listed.objects.dedup_by(|a, b| a.0 == b.0 && a.1.shown == b.1.shown);
         }
     }
     listed.objects.sort_by(|a, b| a.0.cmp(&b.0));
-    listed.objects.dedup_by(|a, b| a.0 == b.0 && a.1.shown == b.1.shown); // patterns may overlap
     if listed.objects.is_empty() {
         let others = listed.others.note("other object", "other objects");
         let others = others.map(|note| format!(" ({note})")).unwrap_or_default();
@@ -221,7 +223,7 @@ impl Finder<'_> {
         let found = wait(async move { everything(&remote, &root).await })?;
         let strip = place.path.as_ref().len() + usize::from(!place.path.as_ref().is_empty());
         let bucket = prefix["s3://".len()..].split('/').next().unwrap_or_default();
-        let mut objects = Vec::new();
+        let (mut objects, mut untagged) = (Vec::new(), Vec::new());
         for meta in found {
             let key = meta.location.as_ref().to_owned();
             if key.len() <= strip || glob.as_ref().is_some_and(|glob| !glob.is_match(&key[strip..])) {
@@ -229,8 +231,15 @@ impl Finder<'_> {
             }
             let url = format!("s3://{bucket}/{key}");
             let place = Place { store: place.store.clone(), path: meta.location.clone(), url: url.clone() };
-            objects.push((below(&url, base), Arc::new(Object::new(&self.remote, place, meta)?)));
+            match meta.e_tag {
+                Some(_) => {
+                    objects.push((below(&url, base), Arc::new(Object::new(&self.remote, place, meta)?)))
+                }
+                // Reads may tell more of it, or its time less finely than the listing: what they tell is its state.
+                None => untagged.push((below(&url, base), place)),
+            }
         }
+        objects.extend(self.probed(untagged)?);
         (self.progress)(objects.len() as u64, prefix);
         Ok(objects)
     }

@@ -5,10 +5,18 @@ use crate::{metrics, source::SourceError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, path::Path};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{cell::RefCell, sync::Arc, time::Duration};
+
+/// What an answer may take on the whole, as a multiple of its timeout, and bytes a second beyond that: one that drips is
+/// no answer.
+const DRIPPING: u32 = 10;
+const SLOWEST: u64 = 16 << 10;
+
+thread_local! {
+    /// The error of this thread's last failed read whose caller understands I/O errors only. By thread, since several of
+    /// them read one object: each is to be told its own.
+    static FAILED: RefCell<Option<SourceError>> = const { RefCell::new(None) };
+}
 
 /// An object of a store.
 #[derive(Debug)]
@@ -16,7 +24,6 @@ pub(in crate::source) struct Object {
     pub(super) remote: Arc<Remote>,
     store: Arc<dyn ObjectStore>,
     meta: ObjectMeta,
-    failed: Mutex<Option<SourceError>>,
     /// URL without a query.
     pub shown: String,
 }
@@ -41,7 +48,7 @@ impl Object {
                 "has neither ETag nor Last-Modified, want one: a change would not be noticed",
             ));
         }
-        Ok(Object { remote: remote.clone(), store: place.store, meta, failed: Mutex::new(None), shown })
+        Ok(Object { remote: remote.clone(), store: place.store, meta, shown })
     }
 
     /// Asks for an object's state; by a range of a byte, which shows that ranges are served and needs no other right.
@@ -67,14 +74,14 @@ impl Object {
         }
     }
 
-    /// Keeps the error of a read whose caller understands I/O errors only.
-    pub(super) fn failed(&self, error: SourceError) {
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    /// Keeps the error of a read whose caller understands I/O errors only, for this thread.
+    pub(super) fn failed(error: SourceError) {
+        FAILED.set(Some(error));
     }
 
-    /// Takes the error that was kept last.
-    pub fn failure(&self) -> Option<SourceError> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes the error that this thread kept last.
+    pub fn failure() -> Option<SourceError> {
+        FAILED.take()
     }
 
     /// Bytes.
@@ -114,7 +121,7 @@ impl Object {
         let _bytes = remote.received.acquire_many(kib).await.expect("never closed");
         let _one = remote.requests.acquire().await.expect("never closed");
         metrics::range();
-        let limit = remote.timeout + Duration::from_secs(length >> 20);
+        let limit = remote.timeout * DRIPPING + Duration::from_secs(length / SLOWEST);
         let received = tokio::time::timeout(limit, self.receive(from, length)).await;
         received.unwrap_or_else(|_| Err(Fault::Again("no answer in time".into())))
     }
@@ -123,18 +130,20 @@ impl Object {
         let tag = self.meta.e_tag.clone();
         let options = GetOptions {
             range: Some(GetRange::Bounded(from..from + length)),
-            if_unmodified_since: tag.is_none().then_some(self.meta.last_modified),
-            // A weak tag never matches; what is answered is compared below.
+            // A weak tag never matches, and times are kept more finely by some servers than they are told. What is
+            // answered is compared below in any case.
             if_match: tag.filter(|tag| !tag.starts_with("W/")),
             ..GetOptions::default()
         };
-        let got = self.store.get_opts(&self.meta.location, options).await;
-        let got = got.map_err(|error| Fault::of(&error))?;
+        let silent = |_| Fault::Again("no answer in time".into());
+        let timeout = self.remote.timeout;
+        let got = tokio::time::timeout(timeout, self.store.get_opts(&self.meta.location, options)).await;
+        let got = got.map_err(silent)?.map_err(|error| Fault::of(&error))?;
         if let Some(what) = self.differs(&got.meta) {
             return Err(Fault::Changed(what));
         }
         let (mut parts, mut have, mut stream) = (Vec::new(), 0u64, got.into_stream());
-        while let Some(part) = stream.next().await {
+        while let Some(part) = tokio::time::timeout(timeout, stream.next()).await.map_err(silent)? {
             let part = part.map_err(|error| Fault::of(&error))?;
             have += part.len() as u64;
             if have > length {
@@ -158,7 +167,7 @@ impl Object {
         }
         match (&was.e_tag, &now.e_tag) {
             (Some(was), Some(now)) if was == now => None,
-            (None, _) if was.last_modified == now.last_modified => None,
+            (None, _) if was.last_modified.timestamp() == now.last_modified.timestamp() => None,
             (Some(was), Some(now)) => Some(format!("its ETag is {now:.80}, was {was:.80}")),
             (Some(was), None) => Some(format!("it has no ETag, had {was:.80}")),
             (None, _) => Some(format!("it changed at {}", now.last_modified)),

@@ -44,7 +44,8 @@ impl Patience {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let end = Instant::now() + self.time;
+        // Begins with the first failure: before it, an attempt may have waited for its turn among many.
+        let mut end = None;
         let mut tries = 0;
         loop {
             let fault = match attempt().await {
@@ -52,6 +53,7 @@ impl Patience {
                 Err(fault) => fault,
             };
             tries += 1;
+            let end = *end.get_or_insert_with(|| Instant::now() + self.time);
             let most = match fault {
                 Fault::Again(_) => self.retries,
                 Fault::Denied(_) => self.retries.min(DENIALS),
@@ -123,6 +125,19 @@ mod tests {
             "{tries}, {:?}",
             start.elapsed()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_a_turn_is_no_failure() {
+        let (patience, count) = (Patience::new(&Store::default()), Cell::new(0));
+        let done = patience.retried(|| {
+            let n = count.replace(count.get() + 1);
+            async move {
+                tokio::time::sleep(Duration::from_secs(if n == 0 { 3600 } else { 0 })).await;
+                if n == 0 { Err(Fault::Again("busy".into())) } else { Ok(()) }
+            }
+        });
+        done.await.expect("the second attempt succeeds");
     }
 
     #[test]

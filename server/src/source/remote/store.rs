@@ -25,7 +25,8 @@ pub struct Store {
     pub profile: Option<String>,
     /// PEM file of authorities that are trusted beside the system's; relative like `path`.
     pub ca_file: Option<String>,
-    /// Seconds without a byte after which a request is given up, 1..=3600; default 30. A MiB has a second more.
+    /// Seconds without a byte after which a request is given up, 1..=3600; default 30. The whole of it may
+    /// take ten times as long, and a second for every 16 KiB.
     pub timeout: Option<u64>,
     /// Times that a failed request is tried again, 0..=1000; default 20.
     pub retries: Option<u32>,

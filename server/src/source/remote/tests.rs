@@ -144,9 +144,23 @@ fn a_silent_store_is_given_up() {
 }
 
 #[test]
+fn a_slow_store_is_waited_for_as_long_as_bytes_come() {
+    let stand = Stand::tar();
+    let mut declared = stand.declared("s3://b/data");
+    let store = declared.store.as_mut().expect("given");
+    (store.timeout, store.retries) = (Some(3), Some(0));
+    let source = stand.open(&declared).expect("a good source");
+    stand.store.always(Fault::Slow);
+    assert_eq!(source.read(0).expect("after five seconds"), want(1));
+}
+
+#[test]
 fn a_store_that_is_away_is_waited_for() {
     let stand = Stand::tar();
-    let source = stand.opened();
+    let mut declared = stand.declared("s3://b/data");
+    declared.store.as_mut().expect("given").retries = Some(1000); // however slow this machine is
+    let source = stand.open(&declared).expect("a good source");
+    stand.store.asked();
     stand.store.always(Fault::Status(503, "SlowDown"));
     let reading = std::thread::spawn({
         let source = source.clone();
@@ -274,6 +288,10 @@ fn patterns_globs_and_manifests_name_the_same_records() {
     let one = stand.open(&stand.declared("s3://b/d/a b/s-009.tar")).expect("one shard");
     assert_eq!(one.index().records[0].name, "s-009.tar/0.jpg");
 
+    fs::write(stand.root.path().join("twice.txt"), "s-008.tar?v=1\ns-008.tar?v=2\n").expect("a file");
+    let error = stand.open(&manifest("HTTP/b/d/a%20b", "twice.txt")).expect_err("one name").to_string();
+    assert!(error.contains("is there twice"), "{error}");
+
     stand.store.always(Fault::Status(503, "SlowDown"));
     let error = stand.open(&manifest("HTTP/b/d/a%20b", "list.txt")).expect_err("away").to_string();
     assert!(!error.contains("SECRET"), "{error}");
@@ -285,6 +303,8 @@ fn a_server_without_tags_is_pinned_by_time_and_one_with_neither_is_refused() {
     stand.store.untagged();
     let source = stand.open(&stand.declared("HTTP/b/data/s-0.tar")).expect("a good source");
     assert_eq!(source.read(0).expect("readable"), want(1));
+    let listed = stand.open(&stand.declared("s3://b/data")).expect("a good source");
+    assert_eq!(listed.read(1).expect("a listing tells other times than reads"), want(2));
     let path = stand.root.path().join("data/s-0.tar");
     let later = std::time::SystemTime::now() + Duration::from_secs(100);
     fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(later)).expect("can be");
