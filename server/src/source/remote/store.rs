@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct Store {
     /// Region of the bucket; default: `AWS_REGION`, else "us-east-1".
     pub region: Option<String>,
-    /// URL of an S3 server other than Amazon's, "https://minio.example:9000"; default: `AWS_ENDPOINT_URL`, else Amazon's.
+    /// URL of an S3 server other than Amazon's, `https://minio.example:9000`; default: `AWS_ENDPOINT_URL`, else Amazon's.
     pub endpoint: Option<String>,
     /// Names the bucket in the host instead of the path.
     pub virtual_hosted: bool,
