@@ -18,8 +18,10 @@ const MAX_TALK: usize = 64 << 10;
 /// What a watcher of the health gets from a server that stops: a message with its prefix.
 const NOT_SERVING: [u8; 7] = [0, 0, 0, 0, 2, 8, 2];
 
+/// What stands before a message: whether it is compressed, and its length.
+pub const PREFIX: usize = 5;
 /// Largest body of a request: a job spec with its policies, and its prefix.
-pub const MAX_BODY: usize = super::MAX_REQUEST + 5;
+pub const MAX_BODY: usize = super::MAX_REQUEST + PREFIX;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -73,7 +75,7 @@ where
 /// # Errors
 /// INVALID_ARGUMENT, or UNIMPLEMENTED when it is compressed.
 pub fn one_message(mut body: &[u8]) -> Result<(), Status> {
-    if body.len() < 5 {
+    if body.len() < PREFIX {
         return Err(Status::invalid_argument("request holds no message"));
     }
     if body.get_u8() != 0 {

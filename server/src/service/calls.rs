@@ -58,15 +58,15 @@ pub async fn answer(
         Ok(message) => message,
         Err(status) => return refuse(status, call),
     };
-    let request = http::Request::from_parts(head, Full::new(message.clone()));
-    if let Some(kind) = Call::of(request.uri().path()) {
-        return streams::answer(shared, caller, kind, request)
+    if let Some(kind) = Call::of(head.uri.path()) {
+        return streams::answer(shared, caller, kind, message)
             .await
             .map(|body| Answer::new(body, call, None));
     }
     if let Err(status) = bodies::one_message(&message) {
         return refuse(status, call);
     }
+    let request = http::Request::from_parts(head, Full::new(message));
     let changes = CHANGES.contains(&request.uri().path());
     let watches = is_health(request.uri().path());
     match tokio::time::timeout(limits.call_timeout, routes.oneshot(request)).await {

@@ -1,27 +1,21 @@
 //! Batch streams: the request is checked here, the answer is our own body. The codec never sees a payload byte.
 
-use super::{Shared, code_name, gate, status};
+use super::{Shared, bodies, code_name, gate, status};
 use crate::auth::Caller;
 use crate::job::{Feed, Job, JobError};
 use crate::keeper::Mark;
 use crate::live::Who;
 use crate::stream::{self, Ask, Positions};
 use crate::{job, metrics};
-use bytes::{Buf, Bytes};
-use http_body_util::{BodyExt, Limited};
+use bytes::Bytes;
 use mixfeed_proto::{self as v1, replay_batch_request::What, stream_batches_request::Start};
 use prost::Message;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 use tonic::Status;
 use tracing::Span;
 
 /// Largest request of a stream.
 const MAX_REQUEST: usize = 64 << 10;
-/// A request that is not complete by then is given up.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Steps beyond this are refused: 2^40 steps outlast any trainer, and positions stay far from overflow.
 pub(super) const MAX_STEP: u64 = 1 << 40;
 
@@ -56,29 +50,23 @@ impl Call {
     }
 }
 
-/// Answers a call.
-pub async fn answer<B>(
+/// Answers a call whose request is `body`.
+pub async fn answer(
     shared: &Arc<Shared>,
     caller: Caller,
     call: Call,
-    request: http::Request<B>,
-) -> http::Response<tonic::body::Body>
-where
-    B: http_body::Body + Send,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+    body: Bytes,
+) -> http::Response<tonic::body::Body> {
     let asked = Instant::now();
-    let body = match tokio::time::timeout(REQUEST_TIMEOUT, read(request)).await {
-        Ok(Ok(message)) => {
+    let body = match message(body) {
+        Ok(message) => {
             // Finding a position may walk a log, or wait for one that is being made durable: not on the I/O threads.
             let (shared, span) = (shared.clone(), Span::current());
             let opened = move || span.in_scope(|| open(&shared, &caller, call, message, asked));
             let opened = tokio::task::spawn_blocking(opened).await;
             opened.unwrap_or_else(|lost| Err(Status::internal(lost.to_string())))
         }
-        Ok(Err(status)) => Err(status),
-        Err(_) => Err(Status::deadline_exceeded(format!("the request took longer than {REQUEST_TIMEOUT:?}"))),
+        Err(status) => Err(status),
     };
     let code = body.as_ref().err().map_or(tonic::Code::Ok, Status::code);
     metrics::request(call.name(), code_name(code));
@@ -92,28 +80,15 @@ where
 }
 
 /// The one message of the request.
-async fn read<B>(request: http::Request<B>) -> Result<Bytes, Status>
-where
-    B: http_body::Body + Send,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let body = Limited::new(request.into_body(), MAX_REQUEST).collect().await;
-    let mut bytes = body.map_err(|e| Status::invalid_argument(format!("request: {e}")))?.to_bytes();
-    if bytes.len() < 5 {
-        return Err(Status::invalid_argument("request holds no message"));
-    }
-    let (compressed, len) = (bytes.get_u8(), bytes.get_u32() as usize);
-    if compressed != 0 {
-        return Err(Status::unimplemented("compressed requests are not supported"));
-    }
-    if len != bytes.len() {
+fn message(body: Bytes) -> Result<Bytes, Status> {
+    if body.len() > MAX_REQUEST {
         return Err(Status::invalid_argument(format!(
-            "request: {} bytes follow a length of {len}",
-            bytes.len()
+            "request: {} bytes, want at most {MAX_REQUEST}",
+            body.len()
         )));
     }
-    Ok(bytes)
+    bodies::one_message(&body)?;
+    Ok(body.slice(bodies::PREFIX..))
 }
 
 fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
