@@ -4,6 +4,8 @@
 mod serving;
 
 use mixfeed_client::{Batch, BatchStream, Client, ClientOptions, Error, Start, StreamOptions};
+use mixfeed_proto::batch_part::Part;
+use mixfeed_proto::{BatchPart, StreamBatchesRequest, feed_service_client::FeedServiceClient};
 use serving::Serving;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -12,7 +14,8 @@ use std::{fs, net::TcpStream};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-/// Jobs of every load: pictures, tokens, and one that learns, whose first barrier comes after 8 steps of probes.
+/// Jobs of every load: pictures, larger ones, tokens, and one that learns, whose first barrier comes after 8 steps of
+/// probes.
 fn config(drain: u64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo-data").canonicalize().unwrap();
@@ -24,6 +27,8 @@ fn config(drain: u64) -> tempfile::TempDir {
          [jobs.pictures]\nglobal_batch = 16\nmix_block = 8\nseed = 3\ngroups = [{{ group = \"photos\" }}]\n\
          image = {{ height = 48, width = 64, random_resized_crop = {{}} }}\n\
          mix = {{ policies = [{{ name = \"cutmix\" }}] }}\n\n\
+         [jobs.large]\nglobal_batch = 16\nmix_block = 8\nseed = 3\ngroups = [{{ group = \"photos\" }}]\n\
+         image = {{ height = {SIDE}, width = {SIDE} }}\n\n\
          [jobs.tokens]\nglobal_batch = 16\nseed = 3\ngroups = [{{ group = \"text\" }}]\ntokens = {{ seq_len = 64 }}\n\n\
          [jobs.lm]\nseed = 3\nglobal_batch = 16\nmax_steps = 60\ngroups = [{{ group = \"text\" }}]\n\
          tokens = {{ seq_len = 64 }}\nheld_out = {{ fraction = 0.1, max_records = 20 }}\n\n[jobs.lm.mixture]\n\
@@ -44,9 +49,31 @@ fn patient() -> ClientOptions {
     ClientOptions::default().patience(Duration::from_secs(120))
 }
 
-/// Gives up at once, and takes less than a batch before it stops reading.
-fn stalling() -> ClientOptions {
-    ClientOptions::default().patience(Duration::ZERO).window_bytes(64 << 10)
+/// Gives up at once.
+fn impatient() -> ClientOptions {
+    ClientOptions::default().patience(Duration::ZERO)
+}
+
+/// Sides of the pictures of job "large", whose batches hold 6.75 MiB.
+const SIDE: u32 = 384;
+/// What a stalled reader lets come.
+const WINDOW: u32 = 64 << 10;
+/// Most that a server hands to the connection beside that: a chunk that is being written, and two that are ready.
+const READY: u64 = 3 << 20;
+
+/// A reader that has the header of a batch and takes no more of it than fits into its window: its server stands in the
+/// middle of that batch.
+async fn stalled(server: &Serving) -> tonic::Streaming<BatchPart> {
+    let endpoint = tonic::transport::Endpoint::new(server.endpoint.clone()).unwrap();
+    let channel = endpoint.initial_stream_window_size(WINDOW).connect().await.unwrap();
+    let ask = StreamBatchesRequest { job: "large".into(), world_size: 1, ..Default::default() };
+    let mut parts = FeedServiceClient::new(channel).stream_batches(ask).await.unwrap().into_inner();
+    let Some(Part::Header(header)) = parts.message().await.unwrap().unwrap().part else {
+        panic!("a batch begins with its header")
+    };
+    let bytes: u64 = header.tensors.iter().map(|tensor| tensor.bytes).sum();
+    assert!(bytes > 2 * (u64::from(WINDOW) + READY), "{bytes} bytes");
+    parts
 }
 
 async fn client<const N: usize>(servers: [&Serving; N], options: ClientOptions) -> Client {
@@ -120,10 +147,9 @@ async fn same(server: &Serving, all: Vec<Vec<Seen>>) {
 async fn a_term_under_load_ends_at_batch_boundaries_and_by_itself() {
     let (folder, other) = (config(5), config(5));
     let (mut first, second) = (start(&folder, "127.0.0.1:0"), start(&other, "127.0.0.1:0"));
-    let impatient = client([&first], stalling()).await;
     // One reader stops reading; one waits at a barrier, because nobody reports.
-    let mut stalled = stream(&impatient, "pictures", (0, 1), 0).await;
-    stalled.next_batch().await.unwrap();
+    let stalled = stalled(&first).await;
+    let impatient = client([&first], impatient()).await;
     let mut learning = stream(&impatient, "lm", (0, 1), 0).await;
     let before = pull(&mut learning, 1).await;
     let waiting = tokio::spawn(async move {
@@ -184,9 +210,7 @@ async fn a_term_waits_neither_for_watchers_of_the_health_nor_for_the_silent() {
 async fn a_second_signal_stops_at_once() {
     let folder = config(600);
     let mut server = start(&folder, "127.0.0.1:0");
-    let client = client([&server], stalling()).await;
-    let mut stalled = stream(&client, "pictures", (0, 1), 0).await;
-    stalled.next_batch().await.unwrap();
+    let stalled = stalled(&server).await;
     server.tell("-TERM");
     let limit = late();
     let address = server.endpoint.trim_start_matches("http://").to_owned();
@@ -196,12 +220,14 @@ async fn a_second_signal_stops_at_once() {
     assert!(server.child.try_wait().unwrap().is_none(), "it waits for the reader that reads no more");
     server.tell("-INT");
     assert_eq!(ended(&mut server).await.code(), Some(130));
+    drop(stalled);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_in_the_middle_of_its_streams_is_resumed_byte_for_byte() {
     let folder = config(5);
-    let mut server = start(&folder, "127.0.0.1:0");
+    // An address of its own: nobody else is given its port while it is away.
+    let mut server = start(&folder, "127.0.0.3:0");
     let address = server.endpoint.trim_start_matches("http://").to_owned();
     let mut readers = Vec::new();
     for (job, rank) in RANKS {
