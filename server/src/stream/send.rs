@@ -306,12 +306,16 @@ impl Sender<'_> {
             replaced: batch.replaced,
         };
         let receipt = ask.training.then_some(receipt);
-        self.part(Part::End(v1::BatchEnd { crc32c: crcs, receipt })).await?;
+        let end = wire::frame(Part::End(v1::BatchEnd { crc32c: crcs, receipt }));
+        let first = std::mem::take(&mut self.first);
+        let mut place = self.places(1).await?;
+        // Counted before it can be taken: whoever has a batch finds it in the numbers.
         metrics::delivered(&ask.job.name, batch.rows, bytes);
         self.live.sent(batch.step + 1, bytes);
-        if std::mem::take(&mut self.first) {
+        if first {
             metrics::first_batch(ask.asked);
         }
+        place.next().expect("one place").send(Out::Data(end));
         Ok(None)
     }
 
