@@ -87,7 +87,8 @@ impl Frames {
         self.left = self.left.min(self.rate * BURST);
     }
 
-    fn read(&mut self, mut bytes: &[u8]) -> Seen {
+    /// Reads on; `now` is asked for when there is nothing left to spend.
+    fn read(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Seen {
         let mut seen = Seen::default();
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
@@ -103,17 +104,17 @@ impl Frames {
                 let len = u32::from_be_bytes([0, a, b, c]);
                 self.skip = len as usize;
                 seen.ping |= kind == FRAME_PING && flags & FLAG_ACK_OR_END == 0;
-                seen.flood |= !carries(kind, flags, len) && !self.spend();
+                seen.flood |= !carries(kind, flags, len) && !self.spend(&now);
             }
         }
         seen
     }
 
     /// Takes one of what is left.
-    fn spend(&mut self) -> bool {
+    fn spend(&mut self, now: impl Fn() -> Instant) -> bool {
         if self.left < 1.0 {
-            let now = Instant::now();
-            let earned = (now - self.refilled).as_secs_f64() * self.rate;
+            let now = now();
+            let earned = now.saturating_duration_since(self.refilled).as_secs_f64() * self.rate;
             (self.left, self.refilled) = ((self.left + earned).min(self.rate * BURST), now);
         }
         self.left -= 1.0;
@@ -145,7 +146,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         }
         read?;
         this.frames.set_rate(this.guest.limits().control_frames);
-        let seen = this.frames.read(&buf.filled()[before..]);
+        let seen = this.frames.read(&buf.filled()[before..], Instant::now);
         if seen.ping {
             this.guest.pinged();
         }
@@ -195,12 +196,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let [_, a, b, c] = (payload as u32).to_be_bytes();
         let mut bytes = vec![a, b, c, kind, flags, 0, 0, 0, 1];
         bytes.resize(HEAD + payload, 0xff);
         bytes
+    }
+
+    /// What `frames` see in `bytes` while no time passes.
+    fn read(frames: &mut Frames, bytes: &[u8]) -> Seen {
+        let now = frames.refilled;
+        frames.read(bytes, || now)
     }
 
     fn said(frames: &[Vec<u8>]) -> Vec<u8> {
@@ -211,19 +219,30 @@ mod tests {
     fn only_frames_that_carry_nothing_are_paid_for() {
         let mut frames = Frames::new(1, Instant::now());
         let calls = [frame(FRAME_HEADERS, 5, 30), frame(FRAME_DATA, 1, 0), frame(FRAME_DATA, 0, 64)].concat();
-        assert_eq!(frames.read(&said(&vec![calls; 100])), Seen::default());
+        assert_eq!(read(&mut frames, &said(&vec![calls; 100])), Seen::default());
         assert_eq!(frames.left, 10.0);
         let ping = frame(FRAME_PING, 0, 8);
-        assert_eq!(frames.read(&ping.repeat(9)), Seen { ping: true, flood: false });
+        assert_eq!(read(&mut frames, &ping.repeat(9)), Seen { ping: true, flood: false });
         frames.written(5 * 1024);
-        assert_eq!(frames.read(&ping.repeat(6)), Seen { ping: true, flood: false });
-        assert!(frames.read(&frame(4, 0, 0).repeat(10)).flood, "settings");
+        assert_eq!(read(&mut frames, &ping.repeat(6)), Seen { ping: true, flood: false });
+        assert!(read(&mut frames, &frame(4, 0, 0).repeat(10)).flood, "settings");
         let mut slow = Frames::new(1, Instant::now());
-        assert_eq!(slow.read(&said(&[frame(FRAME_PING, 1, 8)])), Seen::default(), "an answer to our ping");
-        assert!(slow.read(&frame(FRAME_DATA, 0, 1).repeat(11)).flood, "data in crumbs");
+        assert_eq!(
+            read(&mut slow, &said(&[frame(FRAME_PING, 1, 8)])),
+            Seen::default(),
+            "an answer to our ping"
+        );
+        assert!(read(&mut slow, &frame(FRAME_DATA, 0, 1).repeat(11)).flood, "data in crumbs");
         let mut strict = Frames::new(100, Instant::now());
         strict.set_rate(1);
-        assert!(strict.read(&said(&[ping.repeat(11)])).flood, "other limits");
+        assert!(read(&mut strict, &said(&[ping.repeat(11)])).flood, "other limits");
+        let later = strict.refilled + Duration::from_secs(3);
+        assert_eq!(
+            strict.read(&ping.repeat(2), || later),
+            Seen { ping: true, flood: false },
+            "time earns them"
+        );
+        assert!(strict.read(&ping, || later).flood);
     }
 
     #[tokio::test]
@@ -248,8 +267,8 @@ mod tests {
             let bytes = said(&frames.iter().map(|(k, f, n)| frame(*k, *f, *n)).collect::<Vec<_>>());
             let (mut whole, mut pieces) = (Frames::new(2, Instant::now()), Frames::new(2, Instant::now()));
             let empty = frames.iter().filter(|(k, f, n)| !carries(*k, *f, *n as u32)).count();
-            let seen = whole.read(&bytes);
-            let parts: Vec<Seen> = bytes.chunks(cut).map(|part| pieces.read(part)).collect();
+            let seen = read(&mut whole, &bytes);
+            let parts: Vec<Seen> = bytes.chunks(cut).map(|part| read(&mut pieces, part)).collect();
             prop_assert_eq!(seen.flood, parts.iter().any(|seen| seen.flood));
             prop_assert_eq!(seen.ping, parts.iter().any(|seen| seen.ping));
             prop_assert!(empty > 20 || !seen.flood);
@@ -257,7 +276,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
-            Frames::new(1000, Instant::now()).read(&bytes);
+            Frames::new(1000, Instant::now()).read(&bytes, Instant::now);
         }
     }
 }
