@@ -147,7 +147,7 @@ fn the_program_serves_over_tls_to_tokens_and_reloads() {
 
     let program = Program::start(folder);
     assert!(program.scrape().contains("mixfeed_tls_certificate_expiry_timestamp_seconds "));
-    assert!(program.ask("", &["healthcheck"]).status.success(), "health needs no token");
+    assert!(program.ask("", &["healthcheck", "--timeout", "60"]).status.success(), "health needs no token");
     let night = ["pull", "--job", "night", "--batches", "2", "--warmup", "0", "--json"];
     let pulled = program.ask(&first, &night);
     assert!(pulled.status.success(), "{}", text(&pulled.stderr));
@@ -177,7 +177,8 @@ fn the_program_serves_over_tls_to_tokens_and_reloads() {
     fs::write(program.path("mixfeed.toml"), "[server]\nthreds = 7\n").unwrap();
     program.hangup("refused", 2);
 
-    // The second token is revoked while it streams.
+    // The second token is revoked while it streams; the streams of those before have ended by then.
+    program.until("no stream", |program| program.scrape().contains("mixfeed_streams 0"));
     fs::write(program.path("mixfeed.toml"), &grown).unwrap();
     let streaming = Command::new(env!("CARGO_BIN_EXE_mixfeed"))
         .args(["pull", "--job", "day", "--batches", "1000000000", "--endpoint", &program.endpoint, "--ca"])

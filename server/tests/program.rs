@@ -72,7 +72,7 @@ fn a_job_of_the_config_is_served_watched_and_stopped() {
     let folder = config(job);
     let mut server = Serving::start(&file(&folder, "mixfeed.toml"));
     let endpoint = server.endpoint.clone();
-    assert!(mixfeed(&["healthcheck", "--endpoint", &endpoint]).status.success());
+    assert!(mixfeed(&["healthcheck", "--endpoint", &endpoint, "--timeout", "60"]).status.success());
     let out = mixfeed(&[
         "pull",
         "--endpoint",

@@ -34,16 +34,20 @@ async fn a_certificate_is_tried_again_until_it_can_be_used() {
     let mut reload = reload(&files, &server, &settings, text);
     for by_hangup in [false, true] {
         let new = Authority::new();
-        let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(4);
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let soon = Duration::from_secs(now().as_secs() + 4);
         files.pair(&new.certify_from(soon, 2040));
         reload.files();
-        connect(&server, impatient().ca_pem(current.pem.as_bytes())).await.expect("the old one stays");
+        let stays = connect(&server, impatient().ca_pem(current.pem.as_bytes())).await;
+        // A machine that stood still that long has seen it too late.
+        let early = now() < soon;
+        assert!(stays.is_ok() || !early, "the old one stays: {stays:?}");
         let late = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < late, "never tried again");
             if by_hangup {
                 match reload.all().await {
-                    Ok(changes) => break assert_eq!(changes, ["certificate"]),
+                    Ok(changes) => break assert!(changes == ["certificate"] || !early, "{changes:?}"),
                     Err(early) => {
                         assert!(early.to_string().contains("is not valid before another"), "{early}")
                     }
