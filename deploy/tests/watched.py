@@ -41,7 +41,7 @@ def free_port():
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
         return answer.read().decode()
 
 
