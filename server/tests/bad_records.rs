@@ -4,8 +4,10 @@
 mod stand;
 
 use bytes::Bytes;
-use mixfeed_client::{Error, StreamOptions};
+use mixfeed_client::{Error, EvalOptions, StreamOptions};
+use mixfeed_proto::{JobSpec, LastBatch};
 use mixfeed_server::batch::flags;
+use mixfeed_server::metrics;
 use mixfeed_server::source::{Fetching, Index, Memory, Source, SourceError};
 use stand::{Server, bytes, joined, named, pull, spec};
 
@@ -36,8 +38,8 @@ fn half_bad() -> Memory {
     })
 }
 
-fn tolerant() -> mixfeed_proto::JobSpec {
-    mixfeed_proto::JobSpec { max_bad_fraction: Some(1.0), ..spec() }
+fn tolerant() -> JobSpec {
+    JobSpec { max_bad_fraction: Some(1.0), ..spec() }
 }
 
 #[tokio::test]
@@ -104,7 +106,45 @@ async fn bad_records_of_a_store_are_replaced_by_the_same_ones_and_no_thread_wait
     }
 }
 
-async fn fails(source: Memory, spec: mixfeed_proto::JobSpec) -> Error {
+#[tokio::test]
+async fn replaced_rows_are_counted_among_those_of_training() {
+    let recorder = metrics::install("cpu-1").unwrap();
+    let counted = |family: &str| {
+        let of = format!("{family}{{job=\"counted\"");
+        let text = metrics::render(&recorder);
+        let lines = text.lines().filter(|line| line.starts_with(&of));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    let server = Server::start(named(half_bad())).await;
+    let client = server.client().await;
+    client.open_job("counted", &JobSpec { max_steps: 3, ..tolerant() }).await.unwrap();
+    let bees = EvalOptions {
+        group: "pics/bee".into(),
+        batch: 7,
+        rank: 0,
+        world_size: 1,
+        last_batch: LastBatch::Partial,
+        from_step: 0,
+        held_out: false,
+    };
+    let ended = client.eval("counted", bees).await.unwrap().next_batch().await;
+    assert!(
+        matches!(&ended, Err(Error::DataLoss { .. })),
+        "nothing stands in for a row of an eval set: {ended:?}"
+    );
+    assert_eq!(counted("mixfeed_samples_replaced_total"), 0.0);
+
+    let mut stream = client.stream("counted", StreamOptions::default()).await.unwrap();
+    let mut told = 0;
+    while let Some(batch) = stream.next_batch().await.unwrap() {
+        told += batch.receipt().unwrap().replaced.len();
+    }
+    assert!(told > 0, "an epoch and a half meets bad records");
+    assert_eq!(counted("mixfeed_samples_replaced_total"), told as f64);
+    assert_eq!(counted("mixfeed_group_samples_delivered_total"), 36.0);
+}
+
+async fn fails(source: Memory, spec: JobSpec) -> Error {
     let server = Server::start(named(source)).await;
     let client = server.open(&spec).await;
     let mut stream = client.stream("job", StreamOptions::default()).await.unwrap();
@@ -118,7 +158,7 @@ async fn fails(source: Memory, spec: mixfeed_proto::JobSpec) -> Error {
 
 #[tokio::test]
 async fn too_many_bad_records_end_the_job_with_the_name_of_one() {
-    let error = fails(half_bad(), mixfeed_proto::JobSpec { max_bad_fraction: Some(0.02), ..spec() }).await;
+    let error = fails(half_bad(), JobSpec { max_bad_fraction: Some(0.02), ..spec() }).await;
     assert!(
         matches!(&error, Error::DataLoss { message } if message.contains("bee/") && message.contains("0.02")),
         "{error}"
@@ -135,7 +175,7 @@ async fn a_group_without_a_good_record_ends_the_job() {
 async fn limits_of_the_job_make_a_record_bad() {
     let limits = mixfeed_proto::LimitSpec { max_pixels: 41 * 67, ..Default::default() };
     let server = Server::start(named(Memory::new(stand::pictures()).unwrap())).await;
-    let client = server.open(&mixfeed_proto::JobSpec { limits: Some(limits), ..tolerant() }).await;
+    let client = server.open(&JobSpec { limits: Some(limits), ..tolerant() }).await;
     let batch = pull(&client, 0, 1, 0, 1).await.remove(0);
     let told = &batch.receipt().unwrap().replaced;
     assert!(!told.is_empty() && told[0].reason.contains("2747"), "{told:?}");

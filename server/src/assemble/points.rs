@@ -79,7 +79,7 @@ pub(super) fn make(
 ) -> Result<Option<Block>, AssembleError> {
     let (start, span) = (Instant::now(), trace::stage("decode"));
     let Some((scenes, samples)) = scenes(feed, rule, at, slots)? else { return Ok(None) };
-    replace::tally(&feed.job, &rule.tally, rule.max_bad_fraction, samples.iter())?;
+    replace::tally(&rule.tally, rule.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, rule, at, &samples);

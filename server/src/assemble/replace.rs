@@ -5,7 +5,6 @@ use crate::batch::{SampleId, flags};
 use crate::cloud::CloudError;
 use crate::decode::DecodeError;
 use crate::job::{Feed, Place, Tally};
-use crate::metrics;
 use crate::plan::scene::SceneError;
 
 /// Records tried in the place of a bad one.
@@ -176,14 +175,12 @@ fn sample(feed: &Feed, place: &Place, slot: &mut Slot) -> Sample {
 
 /// Counts the records of a block; fails when more of the feed's were bad than `limit` allows.
 pub(super) fn tally<'a>(
-    job: &str,
     tally: &Tally,
     limit: f64,
     samples: impl ExactSizeIterator<Item = &'a Sample>,
 ) -> Result<(), AssembleError> {
     let seen = samples.len() as u64;
     let bad: Vec<&Replaced> = samples.filter_map(|s| s.replaced.as_ref()).collect();
-    metrics::replaced(job, bad.len() as u64);
     match (tally.add(seen, bad.len() as u64, limit), bad.last()) {
         (Err((seen, bad)), Some(Replaced { record, reason, .. })) => {
             let (record, reason) = (record.clone(), reason.to_string());

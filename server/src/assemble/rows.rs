@@ -44,7 +44,7 @@ pub(super) fn make(
     let (start, span) = (Instant::now(), trace::stage("decode"));
     let mut clean = slabs.take(at.places.len() * image.format.raster.len());
     let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(None) };
-    replace::tally(&feed.job, &image.tally, image.max_bad_fraction, samples.iter())?;
+    replace::tally(&image.tally, image.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, image, at, &samples);
@@ -164,7 +164,8 @@ fn plan(feed: &Feed, image: &Image, at: &BlockAt, samples: &[Sample]) -> Plan {
     planned(feed, at, samples, (mix, mix_stream, fields), (view.height, view.width))
 }
 
-/// Counts rows of each group that are served for training: those are what a mixture is about.
+/// Counts rows of each group that are served for training, and those of them that stand for a bad record: those are what a
+/// mixture is about.
 pub(super) fn count(feed: &Feed, samples: &[Sample]) {
     if !matches!(feed.order, Order::Train(_)) {
         return;
@@ -172,4 +173,5 @@ pub(super) fn count(feed: &Feed, samples: &[Sample]) {
     let mut rows = vec![0; feed.groups.len()];
     samples.iter().for_each(|s| rows[s.id.group as usize] += 1);
     metrics::group_rows(&feed.job, feed.groups.iter().map(|g| g.name.as_str()).zip(rows));
+    metrics::replaced(&feed.job, samples.iter().filter(|s| s.replaced.is_some()).count() as u64);
 }

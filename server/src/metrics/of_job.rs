@@ -131,7 +131,7 @@ pub fn mixture(job: &str, version: u64, horizon: u64, status: &'static str) {
     }
 }
 
-/// Bad records were replaced.
+/// Bad records of training were replaced.
 pub fn replaced(job: &str, rows: u64) {
     if rows > 0 {
         all().add(REPLACED, job, &[], rows as f64);
