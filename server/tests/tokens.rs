@@ -2,6 +2,10 @@
 //! held-out sets apart from training.
 #![allow(clippy::unwrap_used)]
 
+#[path = "tokens/files.rs"]
+mod files_of;
+#[path = "tokens/held_out.rs"]
+mod held_out_of;
 mod stand;
 
 use mixfeed_client::{Batch, BatchStream, Client, Error, EvalOptions, Replay, StreamOptions};
@@ -261,73 +265,6 @@ async fn what_goes_with_the_ids_agrees_with_them() {
 }
 
 #[tokio::test]
-async fn held_out_documents_are_pinned_whole_and_never_trained_on() {
-    let server = Server::start(memory()).await;
-    let client = server.client().await;
-    for packing in PACKINGS {
-        let mut sets = Vec::new();
-        for seed in [1, 2] {
-            let name = format!("{}-{seed}", packing.as_str_name());
-            let held = v1::HeldOutSpec { fraction: 0.2, max_records: 6 };
-            let spec = v1::JobSpec { seed, held_out: Some(held), ..one_epoch(packing, "a") };
-            let info = client.open_job(&name, &spec).await.unwrap();
-            assert_eq!(info.eval_digest.len(), 32);
-            let mut both = Vec::new();
-            for batch in [4, 7] {
-                both.push(drain(&mut client.eval(&name, held_out("toks/a", batch)).await.unwrap()).await);
-            }
-            assert_eq!(both[0], both[1], "the batch size changes nothing");
-            assert_eq!(info.eval_sets[0].rows as usize, both[0].len());
-            let (eval, train) = (by_document(&both[0]), by_document(&epoch(&client, &name).await));
-            assert!(eval.keys().all(|document| !train.contains_key(document)), "{name}");
-            assert!(
-                eval.iter().all(|(document, ids)| *ids == documents_of(*document)),
-                "whole to the last token"
-            );
-            let not_empty = documents()[0].1.iter().filter(|d| !d.is_empty()).count();
-            assert!(eval.len() <= 6 && eval.len() + train.len() <= not_empty);
-            assert!(packing == v1::Packing::Concat || eval.len() + train.len() == not_empty);
-            sets.push((both.remove(0), info.eval_sets[0].digest.clone(), info.eval_digest));
-        }
-        assert_eq!(sets[0], sets[1], "the seed changes nothing");
-    }
-    client.open_job("none", &spec(v1::Packing::Concat)).await.unwrap();
-    let refused = client.eval("none", held_out("toks/a", 4)).await;
-    let error = match refused {
-        Ok(mut stream) => stream.next_batch().await.unwrap_err(),
-        Err(error) => error,
-    };
-    assert!(error.to_string().contains("held_out"), "{error}");
-}
-
-#[tokio::test]
-async fn pictures_are_held_out_too() {
-    let server = Server::start(sources()).await;
-    let client = server.client().await;
-    let everything = stand::spec();
-    client.open_job("all", &everything).await.unwrap();
-    let held = v1::HeldOutSpec { fraction: 0.3, max_records: 0 };
-    let info = client.open_job("some", &v1::JobSpec { held_out: Some(held), ..everything }).await.unwrap();
-    assert_eq!(info.eval_sets.iter().map(|s| s.rows).collect::<Vec<_>>(), [3, 2, 2]);
-    assert_eq!(info.groups.iter().map(|g| g.records).collect::<Vec<_>>(), [8, 5, 3]);
-    assert!(info.group_tokens.is_empty());
-    let pixels = async |job: &str, held_out: bool| {
-        let options = EvalOptions { held_out, ..self::held_out("pics", 5) };
-        let mut stream = client.eval(job, options).await.unwrap();
-        let mut out = BTreeSet::new();
-        while let Some(batch) = stream.next_batch().await.unwrap() {
-            let images = batch.images().unwrap();
-            out.extend(images.bytes.chunks(images.bytes.len() / images.shape[0]).map(<[u8]>::to_vec));
-        }
-        out
-    };
-    let (all, eval, train) =
-        (pixels("all", false).await, pixels("some", true).await, pixels("some", false).await);
-    assert_eq!((all.len(), eval.len(), train.len()), (23, 7, 16));
-    assert!(eval.is_disjoint(&train) && eval.union(&train).cloned().collect::<BTreeSet<_>>() == all);
-}
-
-#[tokio::test]
 async fn odd_batches_and_single_rows_are_served_and_replayed() {
     let server = Server::start(memory()).await;
     let client = server.client().await;
@@ -405,80 +342,4 @@ async fn specs_that_do_not_fit_are_refused_by_field() {
         let Error::Invalid { violations, .. } = &error else { panic!("{field}: {error}") };
         assert!(violations.iter().any(|v| v.field == field), "{field}: {error}");
     }
-}
-
-/// Files of every format: Megatron, raw ids with marks, text.
-fn files(folder: &Path) -> Sources {
-    let docs: Vec<Vec<u16>> = (0..30).map(|d| (0..d % 7 + 3).map(|t| d * 100 + t).collect()).collect();
-    let raw = |ids: &[u16]| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
-    let mut index = b"MMIDIDX\x00\x00".to_vec();
-    index.extend(1u64.to_le_bytes());
-    index.push(8);
-    index.extend(30u64.to_le_bytes());
-    index.extend(31u64.to_le_bytes());
-    docs.iter().for_each(|d| index.extend((d.len() as i32).to_le_bytes()));
-    let ends = docs.iter().scan(0, |end, d| Some(std::mem::replace(end, *end + d.len() as i64 * 2)));
-    ends.for_each(|at| index.extend(at.to_le_bytes()));
-    (0..=30i64).for_each(|border| index.extend(border.to_le_bytes()));
-    fs::write(folder.join("m.idx"), index).unwrap();
-    fs::write(folder.join("m.bin"), raw(&docs.concat())).unwrap();
-    let marked: Vec<u16> = docs.iter().flat_map(|d| d.iter().copied().chain([9999])).collect();
-    fs::write(folder.join("n.bin"), raw(&marked)).unwrap();
-    let text: String = (0..30).map(|d| format!("line {d} of a text\n")).collect();
-    fs::write(folder.join("t.txt"), text).unwrap();
-    let megatron = Declaration::new(Kind::Tokens, "m.bin");
-    let nano = Declaration {
-        eod: Some(9999),
-        groups: Some(GroupBy::Shard),
-        ..Declaration::new(Kind::Tokens, "n.bin")
-    };
-    let text = Declaration {
-        tokenizer: Some("r50k_base".into()),
-        documents: Some(Documents::Line),
-        ..Declaration::new(Kind::Text, "t.txt")
-    };
-    let open = |(name, declaration): (&str, Declaration)| {
-        (name.to_owned(), source::open(name, &declaration, folder, &|_, _| {}).unwrap())
-    };
-    [("mega", megatron), ("nano", nano), ("text", text)].into_iter().map(open).collect()
-}
-
-#[tokio::test]
-async fn files_of_every_format_are_served_until_one_changes() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(files(folder.path())).await;
-    let groups = ["mega", "nano", "text"].map(|g| v1::GroupSpec { group: g.into(), ..Default::default() });
-    let spec = v1::JobSpec { groups: groups.to_vec(), ..spec(v1::Packing::Document) };
-    let client = server.open(&spec).await;
-    let mut seen = [const { BTreeSet::new() }; 3];
-    for batch in pull(&client, 0, 1, 0, 20).await {
-        for (group, _, ids) in rows(&batch) {
-            seen[group as usize].insert(ids);
-        }
-    }
-    let mega = seen[0].iter().cloned().map(|ids| ids.into_iter().chain([9999]).collect::<Vec<i32>>());
-    assert_eq!(mega.collect::<BTreeSet<_>>(), seen[1], "the same documents, with marks");
-    assert!(seen[2].contains(&vec![1370, 657, 286, 257, 2420]), "`line 0 of a text`: {:?}", seen[2].first());
-    assert_eq!(seen[2].len(), 30);
-
-    fs::File::options().write(true).open(folder.path().join("m.bin")).unwrap().set_len(20).unwrap();
-    let mut stream = client.stream("job", StreamOptions::default()).await.unwrap();
-    let error = stream.next_batch().await.unwrap_err();
-    assert!(error.to_string().contains("m.bin changed since it was indexed"), "{error}");
-}
-
-#[tokio::test]
-async fn a_large_row_is_sent_in_pieces_within_the_budget() {
-    let long: Vec<u32> = (0..3 << 20).collect();
-    let source = TokenMemory::new(vec![("long".into(), vec![long])]).unwrap();
-    let server = Server::start(named(source)).await;
-    let groups = vec![v1::GroupSpec { group: "pics".into(), ..Default::default() }];
-    let tokens = Some(v1::TokenSpec { seq_len: 1 << 20, labels: true, ..Default::default() });
-    let client =
-        server.open(&v1::JobSpec { groups, global_batch: 1, seed: 1, tokens, ..Default::default() }).await;
-    let batch = pull(&client, 0, 1, 0, 1).await.remove(0);
-    let tokens = batch.tokens().unwrap();
-    let ids = tokens.row(0).unwrap();
-    assert!(ids.len() == 1 << 20 && ids.windows(2).all(|pair| pair[0] + 1 == pair[1]));
-    assert_eq!(tokens.labels().unwrap().unwrap()[..ids.len() - 1], ids[1..]);
 }
