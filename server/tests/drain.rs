@@ -1,12 +1,16 @@
 //! What a stopped or killed server leaves behind: nothing lost, nothing twice, and no process.
 #![allow(clippy::unwrap_used)]
 
+#[path = "hostile/frames.rs"]
+#[allow(dead_code)] // most of them are for attacks
+mod frames;
 mod serving;
 
 use mixfeed_client::{Batch, BatchStream, Client, ClientOptions, Error, Start, StreamOptions};
 use mixfeed_proto::batch_part::Part;
 use mixfeed_proto::{BatchPart, StreamBatchesRequest, feed_service_client::FeedServiceClient};
 use serving::Serving;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -204,6 +208,43 @@ async fn a_term_waits_neither_for_watchers_of_the_health_nor_for_the_silent() {
     assert_eq!(watched.message().await.unwrap_err().code(), tonic::Code::Unavailable);
     assert!(ended(&mut server).await.success());
     drop(silent);
+}
+
+/// The next frame: kind, flags, payload; `None` when the connection is over.
+fn frame(socket: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    socket.read_exact(&mut head).ok()?;
+    let [a, b, c, kind, flags, ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    socket.read_exact(&mut payload).ok()?;
+    Some((kind, flags, payload))
+}
+
+#[test]
+fn a_term_does_not_wait_for_a_client_that_has_called_and_does_not_go() {
+    const GOAWAY: u8 = 7;
+    let mut server = start(&config(600), "127.0.0.1:0");
+    let mut socket = TcpStream::connect(server.endpoint.trim_start_matches("http://")).unwrap();
+    let call = frames::post(1, "/mixfeed.v1.FeedService/ListPolicies", &frames::message(&[]));
+    socket.write_all(&[frames::hello(), call].concat()).unwrap();
+    let answered =
+        |(kind, flags, _): &(u8, u8, Vec<u8>)| *kind == frames::HEADERS && flags & frames::END_STREAM != 0;
+    while !answered(&frame(&mut socket).expect("an answer")) {}
+    server.tell("-TERM");
+    // It is alive, so its pings are answered; but not the one that asks whether it has seen the GoAway.
+    let (mut told, mut pings) = (false, 0);
+    while let Some((kind, flags, payload)) = frame(&mut socket) {
+        told |= kind == GOAWAY;
+        if kind == frames::PING && flags & 1 == 0 {
+            pings += usize::from(told);
+            if pings != 1 {
+                // It may be over by now.
+                let _ = socket.write_all(&frames::frame(frames::PING, 1, 0, &payload));
+            }
+        }
+    }
+    assert!(told, "it was asked to go");
+    assert!(server.child.wait().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

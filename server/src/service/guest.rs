@@ -18,6 +18,8 @@ pub struct Guest {
     house: House,
     admitted: Instant,
     activity: Mutex<Activity>,
+    /// When it last took bytes, in milliseconds of the connection's life.
+    took: AtomicU64,
     /// A deadline may have come nearer.
     changed: Notify,
 }
@@ -83,7 +85,8 @@ impl Guest {
     pub(super) fn new(id: u64, peer: Peer, house: House, now: Instant) -> Guest {
         let (called, asked, cut, gone) = (false, false, None, false);
         let activity = Activity { called, asked, quiet: now, cut, gone, next: 0, calls: BTreeMap::new() };
-        Guest { id, peer, house, admitted: now, activity: Mutex::new(activity), changed: Notify::new() }
+        let (activity, took, changed) = (Mutex::new(activity), AtomicU64::new(0), Notify::new());
+        Guest { id, peer, house, admitted: now, activity, took, changed }
     }
 
     fn activity(&self) -> MutexGuard<'_, Activity> {
@@ -132,6 +135,11 @@ impl Guest {
         self.activity().quiet = Instant::now();
     }
 
+    /// The client took bytes, or its system did.
+    pub fn took(&self) {
+        self.took.store(millis(self.admitted.elapsed()), Relaxed);
+    }
+
     /// The client closed the socket, or the network did.
     pub fn left(&self) {
         self.activity().gone = true;
@@ -149,10 +157,6 @@ impl Guest {
 
     pub(super) fn is_cut(&self) -> Option<Refusal> {
         self.activity().cut
-    }
-
-    pub(super) fn has_called(&self) -> bool {
-        self.activity().called
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -198,7 +202,11 @@ impl Guest {
             };
         }
         match (activity.called, leaving) {
-            (true, Some(since)) => due(since.max(activity.quiet) + CLOSING, Refusal::Idle),
+            // The last of an answer may still be on its way.
+            (true, Some(since)) => {
+                let took = self.admitted + Duration::from_millis(self.took.load(Relaxed));
+                due(since.max(activity.quiet).max(took) + CLOSING, Refusal::Idle)
+            }
             // There is nothing to finish, and a GoAway waits for the end of a preface that may never come.
             (false, Some(since)) => due(since + CLOSING, Refusal::Slow),
             (false, None) => due(self.admitted + limits.first_request, Refusal::Slow),
@@ -315,6 +323,13 @@ mod tests {
         guest.pinged();
         assert!(guest.activity().quiet >= quiet);
         assert_eq!(guest.verdict(Some(quiet), quiet + seconds(60)), Err(Refusal::Idle), "it was asked to go");
+        guest.took.store(50_000, Relaxed);
+        assert_eq!(
+            guest.verdict(Some(quiet), start + seconds(54)),
+            Ok(start + seconds(55)),
+            "it still takes bytes"
+        );
+        assert_eq!(guest.verdict(Some(quiet), start + seconds(55)), Err(Refusal::Idle));
         guest.cut(Refusal::Flood);
         guest.cut(Refusal::Evicted);
         assert_eq!(guest.verdict(None, start), Err(Refusal::Flood));

@@ -52,6 +52,7 @@ impl<S> Meter<S> {
     fn written(&mut self, done: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let written = ready!(self.checked(done))?;
         self.frames.written(written);
+        self.guest.took();
         Poll::Ready(Ok(written))
     }
 }

@@ -247,9 +247,8 @@ async fn connection<S>(
             ended = connection.as_mut() => break ended,
             () = stopped(&mut stop), if !stopping => {
                 stopping = true;
-                if !guest.has_called() {
-                    leaving = Some(Instant::now());
-                }
+                // Calls end in their own time; when there is none, nobody is waited for who does not answer.
+                leaving = leaving.or(Some(Instant::now()));
                 connection.as_mut().graceful_shutdown();
             }
             why = guest.over(leaving) => {
