@@ -70,7 +70,9 @@ const READY: u64 = 3 << 20;
 async fn stalled(server: &Serving) -> tonic::Streaming<BatchPart> {
     let endpoint = tonic::transport::Endpoint::new(server.endpoint.clone()).unwrap();
     let channel = endpoint.initial_stream_window_size(WINDOW).connect().await.unwrap();
-    let ask = StreamBatchesRequest { job: "large".into(), world_size: 1, ..Default::default() };
+    // Little is made ahead: nobody takes it.
+    let ask =
+        StreamBatchesRequest { job: "large".into(), world_size: 1, prefetch_bytes: 1, ..Default::default() };
     let mut parts = FeedServiceClient::new(channel).stream_batches(ask).await.unwrap().into_inner();
     let Some(Part::Header(header)) = parts.message().await.unwrap().unwrap().part else {
         panic!("a batch begins with its header")
