@@ -32,11 +32,11 @@ class LightningCallback(Callback):
             return {"loss": losses.mean(), "losses": losses.detach()}
 
         trainer = Trainer(callbacks=[LightningCallback(loader)])
-        trainer.fit(model, iter_once(loader))
+        trainer.fit(model, loader)
 
-    Lightning takes batches ahead of the one that is trained, and saves that position of a loader which has a `state_dict`: a
-    run that goes on from it would miss a batch. This callback saves the trained batch's, and overrules the other on the way
-    back; see `iter_once`.
+    Lightning takes a batch ahead of the one that is trained, and keeps that position of a loader which has a `state_dict`: a
+    run that goes on from there would miss a batch. This callback puts the trained one in its place. With
+    `accumulate_grad_batches` each batch is a step of the job.
     """
 
     def __init__(
@@ -86,6 +86,13 @@ class LightningCallback(Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """What was not handed over belongs to a run that is over."""
         self._groups.forget()
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Puts the trained position in the place of the one that Lightning has taken of the loader itself."""
+        of_loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
+        ahead = self._loader.state_dict()
+        states = of_loop.get("combined_loader", [])
+        states[:] = [self._position.state_dict() if state == ahead else state for state in states]
 
     def state_dict(self) -> dict[str, Any]:
         """Of Lightning's checkpoint."""
