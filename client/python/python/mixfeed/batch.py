@@ -17,6 +17,9 @@ from mixfeed.views import POINTS, TOKENS, Labels, Meta, Ragged, Tensors
 if TYPE_CHECKING:
     from mixfeed import _mixfeed
 
+CLEAN = "image.clean"
+"""Rows before mixing, one for each slot."""
+
 
 class Batch:
     """One rank's rows of one step, complete and checked.
@@ -310,6 +313,8 @@ class Batch:
                 continue
             if ragged is not None:
                 first, last = self._offset(ragged, begin), self._offset(ragged, end)
+            elif name == CLEAN:
+                first, last = self._clean_row(begin), self._clean_row(end)
             if name in self._tensors:
                 tensors[name] = self._tensors[name].slice(first, last)
             else:
@@ -321,6 +326,17 @@ class Batch:
         return Batch(
             None, self._kind, self._block, meta=meta, tensors=tensors, made=made, layout=self._layout
         )
+
+    def _clean_row(self, row: int) -> int:
+        """Clean row at which the mixing block of `row` begins: with granularity half there are two of a row."""
+        clean, rows = int(self._either(CLEAN).shape[0]), self.rows
+        if clean == rows:
+            return row
+        block, slots, passed = self._block or max(clean, 1), 0, 0
+        while passed < row:
+            size = min(block, clean - slots)
+            slots, passed = slots + size, passed + (size + 1) // 2
+        return slots
 
     def _rebased(self, name: str, begin: int, end: int) -> Any:
         if self._kind == "raw":
