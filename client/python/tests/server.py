@@ -46,7 +46,7 @@ def wait_until(condition, seconds=60, what="the condition"):
 
 
 class Server:
-    """A running `mixfeed serve`. `listen` of port 0 takes a free one, and the same one when it is started again."""
+    """A running `mixfeed serve`. Port 0 takes a free one, which it keeps when it is started again."""
 
     def __init__(self, folder, server="", listen="127.0.0.1:0"):
         self.folder, self.server, self.listen = Path(folder), server, listen

@@ -1,5 +1,5 @@
-"""A job that learns, as a loop of one's own lives through it. The trainer is a formula: losses fall with the rows
-of their group, those of the first group four times as fast as those of the second."""
+"""A job that learns. The trainer is a formula: losses fall with the rows of their group, those of the first
+group four times as fast as those of the second."""
 
 from collections import Counter
 
