@@ -11,7 +11,13 @@ use std::{
         Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
+
+/// How often, and after which pause, a reader that is being told is looked for again: twice a slice of its wait.
+const CLOSE_TRIES: u32 = 50;
+const CLOSE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Batches in order. One thread reads at a time; any thread may close.
 #[pyclass(frozen, module = "mixfeed._mixfeed")]
@@ -85,14 +91,17 @@ impl Stream {
         Ok(stats.map(|stats| (stats.batches, stats.bytes, stats.waited.as_secs_f64(), stats.reconnects)))
     }
 
-    /// Ends the stream; a thread that waits for a batch is told within a slice of its wait.
-    fn close(&self) {
+    /// Ends the stream. A thread that waits for a batch is told within a slice of its wait, and is waited for about as
+    /// long: an interpreter that ends should find nobody in here.
+    fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Release);
-        match self.stream.try_lock() {
-            Ok(mut guard) => *guard = None,
-            Err(TryLockError::Poisoned(poisoned)) => *PoisonError::into_inner(poisoned) = None,
-            // Whoever reads drops it.
-            Err(TryLockError::WouldBlock) => {}
+        for _ in 0..CLOSE_TRIES {
+            match self.stream.try_lock() {
+                Ok(mut guard) => return *guard = None,
+                Err(TryLockError::Poisoned(poisoned)) => return *PoisonError::into_inner(poisoned) = None,
+                Err(TryLockError::WouldBlock) => py.detach(|| thread::sleep(CLOSE_PAUSE)),
+            }
         }
+        // It may be this very thread, in a signal handler; whoever reads drops the stream.
     }
 }

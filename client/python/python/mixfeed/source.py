@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mixfeed import _mixfeed
@@ -32,8 +32,8 @@ class Plan:
     feedback: bool
     attempt: int | None
     pin: bool
-    options: dict[str, Any]
-    """Of the client, by its names."""
+    options: dict[str, Any] = field(repr=False)
+    """Of the client, by its names. The token is among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Source:
             stream.close()
 
     def close(self, timeout: float) -> None:
-        """Waits for reports for at most `timeout` seconds, then ends everything. Raises what a report met with."""
+        """Waits for reports, at most `timeout` seconds, then ends. Raises what a report met with."""
         reports, self.reports = self.reports, None
         try:
             if reports is not None:
