@@ -1,4 +1,6 @@
-"""Runs of the real Trainer of transformers; not part of the suite, which has no room for it: see trainers.txt."""
+"""Runs of the real Trainer of transformers; not part of the suite, which has no room for it: see
+trainers.txt.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ def trainer(folder, loader, model, **options):
             return losses.mean()
 
     arguments = transformers.TrainingArguments(
-        output_dir=str(folder), report_to=[], use_cpu=True, disable_tqdm=True, remove_unused_columns=False, **options
+        output_dir=str(folder),
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        **options,
     )
     return Trainer(model=model, args=arguments, train_dataset=loader, callbacks=[callback])
 
@@ -71,7 +78,9 @@ def test_what_would_skip_batches_twice_is_refused(tmp_path):
 def test_a_checkpoint_of_another_making_is_told_by_name(tmp_path):
     trainer(tmp_path, steps.Loader(per_epoch=40), Model(), max_steps=2, save_steps=2).train()
     (tmp_path / "checkpoint-2" / "mixfeed.json").unlink()
-    run = trainer(tmp_path, steps.Loader(per_epoch=40), Model(), max_steps=4, save_strategy="no", ignore_data_skip=True)
+    run = trainer(
+        tmp_path, steps.Loader(per_epoch=40), Model(), max_steps=4, save_strategy="no", ignore_data_skip=True
+    )
     with pytest.raises(FileNotFoundError, match=r"mixfeed\.json"):
         run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
@@ -79,5 +88,7 @@ def test_a_checkpoint_of_another_making_is_told_by_name(tmp_path):
 def test_hooks_are_those_of_the_base_class():
     base = transformers.TrainerCallback
     for name in ("on_train_begin", "on_step_end", "on_save", "on_train_end"):
-        wanted, found = (list(inspect.signature(getattr(of, name)).parameters) for of in (base, TrainerCallback))
+        wanted, found = (
+            list(inspect.signature(getattr(of, name)).parameters) for of in (base, TrainerCallback)
+        )
         assert wanted == found, name

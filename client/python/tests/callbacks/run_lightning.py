@@ -42,7 +42,9 @@ def trainer(folder, *callbacks, **options):
 
 def test_a_run_tells_every_step(tmp_path):
     loader = steps.Loader(per_epoch=6)
-    trainer(tmp_path, LightningCallback(loader), max_epochs=2, enable_checkpointing=False).fit(Model(), loader)
+    trainer(tmp_path, LightningCallback(loader), max_epochs=2, enable_checkpointing=False).fit(
+        Model(), loader
+    )
     steps.check(loader.told, range(12))
 
 
@@ -52,7 +54,9 @@ def test_a_run_goes_on_after_the_trained_batch_of_its_checkpoint(tmp_path, wrapp
         return torch.utils.data.DataLoader(loader, batch_size=None) if wrapped else loader
 
     loader, model = steps.Loader(per_epoch=10), Model()
-    saving = lightning.callbacks.ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=5, save_top_k=-1, filename="{step}")
+    saving = lightning.callbacks.ModelCheckpoint(
+        dirpath=tmp_path, every_n_train_steps=5, save_top_k=-1, filename="{step}"
+    )
     trainer(tmp_path, LightningCallback(loader), saving, max_steps=7).fit(model, given(loader))
     assert model.seen == list(range(7))
 
@@ -70,11 +74,22 @@ def test_a_step_without_losses_is_told_by_name(tmp_path):
 
     loader = steps.Loader(per_epoch=2)
     with pytest.raises(ValueError, match="no `losses`"):
-        trainer(tmp_path, LightningCallback(loader), max_epochs=1, enable_checkpointing=False).fit(Silent(), loader)
+        trainer(tmp_path, LightningCallback(loader), max_epochs=1, enable_checkpointing=False).fit(
+            Silent(), loader
+        )
 
 
 def test_hooks_have_the_signatures_of_the_base_class():
     base = lightning.Callback
-    for name in ("on_train_batch_end", "on_train_end", "on_exception", "on_save_checkpoint", "state_dict", "load_state_dict"):
-        wanted, found = (list(inspect.signature(getattr(of, name)).parameters) for of in (base, LightningCallback))
+    for name in (
+        "on_train_batch_end",
+        "on_train_end",
+        "on_exception",
+        "on_save_checkpoint",
+        "state_dict",
+        "load_state_dict",
+    ):
+        wanted, found = (
+            list(inspect.signature(getattr(of, name)).parameters) for of in (base, LightningCallback)
+        )
         assert wanted == found, name

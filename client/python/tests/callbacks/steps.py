@@ -43,7 +43,9 @@ class Batch:
 
 
 class Loader(torch.utils.data.IterableDataset):
-    """Steps from a position on, `per_epoch` of an iteration; writes down what it is told and which steps it gave."""
+    """Steps from a position on, `per_epoch` of an iteration; writes down what it is told and which steps it
+    gave.
+    """
 
     def __init__(self, per_epoch):
         self.per_epoch, self.position = per_epoch, 0
@@ -63,7 +65,11 @@ class Loader(torch.utils.data.IterableDataset):
         return {"version": 1, "job": "job", "next_step": self.position, "cursor": cursor}
 
     def load_state_dict(self, state):
-        assert state["version"] == 1 and state["job"] == "job" and state["cursor"]["next_step"] == state["next_step"]
+        assert (
+            state["version"] == 1
+            and state["job"] == "job"
+            and state["cursor"]["next_step"] == state["next_step"]
+        )
         self.position = state["next_step"]
 
 

@@ -1,5 +1,6 @@
-"""The callbacks against stand-ins for Lightning and transformers, which call the hooks that the real ones call, with their
-arguments (lightning 2.6.6, transformers 5.24.0). Runs of the real ones: run_lightning.py, run_huggingface.py."""
+"""The callbacks against stand-ins for Lightning and transformers, which call the hooks that the real ones
+call, with their arguments (lightning 2.6.6, transformers 5.24.0). Runs of the real ones: run_lightning.py,
+run_huggingface.py."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def fit(loader, callback, count, outputs=lambda batch: {"loss": 0, "losses": bat
     for index in range(count):
         batch, ahead = ahead, next(taken)
         callback.on_train_batch_end(SimpleNamespace(), SimpleNamespace(), outputs(batch), batch, index)
-    checkpoint = {"loops": {"fit_loop": {"state_dict": {"combined_loader": [{"of": "another"}, loader.state_dict()]}}}}
+    checkpoint = {
+        "loops": {"fit_loop": {"state_dict": {"combined_loader": [{"of": "another"}, loader.state_dict()]}}}
+    }
     checkpoint["callbacks"] = callback.state_dict()
     callback.on_save_checkpoint(SimpleNamespace(), SimpleNamespace(), checkpoint)
     return json.loads(json.dumps(checkpoint))
@@ -81,7 +84,9 @@ def test_a_lightning_run_that_failed_tells_nothing_more(stand_in):
     stand_in("lightning")
     stand_in("lightning.pytorch", Callback=Base)
     loader = steps.Loader(per_epoch=10)
-    callback = mixfeed.callbacks.LightningCallback(loader, groups=mixfeed.callbacks.GroupLosses(loader, every=3))
+    callback = mixfeed.callbacks.LightningCallback(
+        loader, groups=mixfeed.callbacks.GroupLosses(loader, every=3)
+    )
     fit(loader, callback, 2)
     callback.on_exception(SimpleNamespace(), SimpleNamespace(), RuntimeError())
     callback.on_train_end(SimpleNamespace(), SimpleNamespace())
@@ -109,7 +114,9 @@ def updates(loader, callback, args, count, batches=1, begun=0):
 
 
 def arguments(folder, **other):
-    return SimpleNamespace(output_dir=str(folder), ignore_data_skip=True, resume_from_checkpoint=None, **other)
+    return SimpleNamespace(
+        output_dir=str(folder), ignore_data_skip=True, resume_from_checkpoint=None, **other
+    )
 
 
 @pytest.mark.parametrize("batches", [1, 2])

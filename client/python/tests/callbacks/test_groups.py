@@ -40,26 +40,40 @@ def pictures(rng):
 
 def test_rows_count_for_the_group_of_their_own_record(pictures, rng):
     losses = torch.from_numpy(rng.random(9))
-    agree(group_sums(pictures, losses, GROUPS), zip(pictures["sample.group"][:, 0], losses, np.ones(9), strict=True))
+    agree(
+        group_sums(pictures, losses, GROUPS),
+        zip(pictures["sample.group"][:, 0], losses, np.ones(9), strict=True),
+    )
 
 
 def test_mixed_rows_are_shared_by_their_labels_when_asked(pictures, rng):
     losses = torch.from_numpy(rng.random(9))
-    want = zip(pictures["sample.group"].ravel(), losses.repeat_interleave(2), pictures["label.weight"].ravel(), strict=True)
+    want = zip(
+        pictures["sample.group"].ravel(),
+        losses.repeat_interleave(2),
+        pictures["label.weight"].ravel(),
+        strict=True,
+    )
     agree(group_sums(pictures, losses, GROUPS, split="label"), want)
 
 
 def test_losses_of_both_labels_are_weighted_and_one_without_weight_does_not_matter(pictures, rng):
     losses = torch.from_numpy(rng.random((9, 2)))
     losses[0, 1] = math.inf
-    want = zip(pictures["sample.group"].ravel(), losses.ravel(), pictures["label.weight"].ravel(), strict=True)
+    want = zip(
+        pictures["sample.group"].ravel(), losses.ravel(), pictures["label.weight"].ravel(), strict=True
+    )
     agree(group_sums(pictures, losses, GROUPS), [term for term in want if term[2] > 0])
 
 
 @pytest.mark.parametrize("shift", [0, 1])
 def test_tokens_count_where_the_mask_is(rng, shift):
     mask = rng.integers(0, 2, (5, 6)).astype("u1")
-    batch = {"sample.group": rng.integers(0, GROUPS, 5), "input_ids": np.zeros((5, 6), "i4"), "loss_mask": mask}
+    batch = {
+        "sample.group": rng.integers(0, GROUPS, 5),
+        "input_ids": np.zeros((5, 6), "i4"),
+        "loss_mask": mask,
+    }
     losses = torch.from_numpy(rng.random((5, 6 - shift)))
     losses[torch.from_numpy(mask[:, shift:]) == 0] = math.nan
     rows = [
@@ -71,7 +85,10 @@ def test_tokens_count_where_the_mask_is(rng, shift):
     agree(group_sums(batch, losses, GROUPS), rows)
     own = torch.zeros(losses.shape, dtype=torch.bool)
     own[2] = ~losses[2].isnan()
-    agree(group_sums(batch, losses, GROUPS, mask=own), [row for row, keep in zip(rows, kept(own, mask, shift), strict=True) if keep])
+    agree(
+        group_sums(batch, losses, GROUPS, mask=own),
+        [row for row, keep in zip(rows, kept(own, mask, shift), strict=True) if keep],
+    )
 
 
 def kept(own, mask, shift):
@@ -116,7 +133,9 @@ class Told:
         self.groups, self.calls = [f"g{i}" for i in range(GROUPS)], []
 
     def report(self, batch, loss_sum=None, tokens=None, *, skipped=False):
-        self.calls.append((batch.step, loss_sum, tokens, skipped, batch.segment, batch.mixture_id, batch.due_after))
+        self.calls.append(
+            (batch.step, loss_sum, tokens, skipped, batch.segment, batch.mixture_id, batch.due_after)
+        )
 
 
 class Made(dict):

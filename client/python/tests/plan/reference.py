@@ -1,4 +1,6 @@
-"""What a plan means, row by row and pixel by pixel in NumPy, by the words of batch.proto; shares nothing with the package."""
+"""What a plan means, row by row and pixel by pixel in NumPy, by the words of batch.proto; shares nothing
+with the package.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every op on random plans against the pixel-by-pixel reference: same bits for u8, and what floats must keep."""
+"""Every op on random plans against the pixel-by-pixel reference: the same bits for u8, and laws of floats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import reference
 import torch
-
 from mixfeed.plan import Op, Plan, RecipeError, mix
 
 HEIGHT, WIDTH, SLOTS, FIRST = 13, 18, 12, 24
@@ -152,7 +151,9 @@ def test_floats_are_mixed_as_they_are_and_carry_gradients(kind: Op) -> None:
 
 
 def test_a_feature_map_of_the_rasters_size_is_mixed_like_a_picture() -> None:
-    """Same masks, same pastes of unmoved boxes; resized pastes are sampled bilinearly, so bilinear ones only agree inside."""
+    """Same masks, same pastes of unmoved boxes; resized pastes are sampled bilinearly, so bilinear ones
+    only agree inside.
+    """
     kinds = [k for k in KINDS if k is not Op.PASTE] * 2
     made = batch(6, [int(k) for k in kinds])
     plan = Plan.of(made)
@@ -190,7 +191,9 @@ def test_vectors_are_mixed_by_the_labels_weight() -> None:
 
 
 def test_a_resized_paste_moves_features_to_their_place() -> None:
-    """The whole partner goes into the upper left quarter: a map that is linear in the pixel stays linear, twice as steep."""
+    """The whole partner goes into the upper left quarter: a map that is linear in the pixel stays linear,
+    twice as steep.
+    """
     made = batch(9, [int(Op.PASTE)])
     words = reference.words(2, FIRST + 1, [0, 16, 0, 16, 0, 8, 0, 8, 1], total=16)
     made.update({"plan.op": words.view("<i4")[None], "image.clean": np.zeros((SLOTS, 3, 16, 16), np.uint8)})
@@ -237,7 +240,7 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     strange = made["plan.op"].copy()
     strange[3, 0] = 9
     made["plan.op"] = strange
-    with pytest.raises(RecipeError, match="has op 9, this package knows 0..6"):
+    with pytest.raises(RecipeError, match=r"has op 9, this package knows 0\.\.6"):
         Plan.of(made)
     del made["plan.op"]
     del made["plan.base"]

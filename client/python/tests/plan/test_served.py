@@ -1,4 +1,4 @@
-"""What the trainer mixes is what the server mixed: every policy, layout and dtype, of jobs that deliver both."""
+"""What the trainer mixes is what the server mixed: every policy, layout and dtype, where both are sent."""
 
 from __future__ import annotations
 
@@ -80,17 +80,25 @@ def test_no_policy_of_pictures_is_left_out():
     assert listed - SCENES == set(POLICIES), "a policy without a line here"
 
 
-@pytest.mark.parametrize(("dtype", "normalized"), [("u8", False), *itertools.product(list(DTYPES)[1:], [False, True])])
+@pytest.mark.parametrize(
+    ("dtype", "normalized"), [("u8", False), *itertools.product(list(DTYPES)[1:], [False, True])]
+)
 def test_floats_from_bytes_are_the_servers_bit_for_bit(load, dtype, normalized):
     image = {"normalize": NORMALIZE} if normalized else None
     for batch in first(load(spec(every(), output={"dtype": dtype}, image=image)), 2):
-        wanted = {} if dtype == "u8" else {"dtype": DTYPES[dtype], "normalize": (MEAN, STD) if normalized else None}
+        wanted = (
+            {}
+            if dtype == "u8"
+            else {"dtype": DTYPES[dtype], "normalize": (MEAN, STD) if normalized else None}
+        )
         got = mix(batch["image.clean"], Plan.of(batch), **wanted)
         assert got.dtype == batch.images.dtype
         assert torch.equal(got, batch.images)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)]
+)
 def test_rows_that_the_trainer_made_floats_of_differ_by_rounding(load, dtype, tolerance):
     """Mixing after the conversion: one rounding of the input more, on values of 0..=1."""
     for batch in first(load(spec(every(), output={"dtype": "f32"})), 2):
@@ -137,15 +145,21 @@ def test_facts_of_the_plan_are_those_of_the_batch(load):
         classes, weights = plan.labels()
         assert torch.equal(classes, batch.labels.classes.long())
         assert torch.equal(weights, batch.labels.weights)
-        assert torch.equal(plan.policy, batch["plan.policy"]) and torch.equal(plan.sampled, batch["plan.lambda"][:, 0])
+        assert torch.equal(plan.policy, batch["plan.policy"]) and torch.equal(
+            plan.sampled, batch["plan.lambda"][:, 0]
+        )
         # A row's partner is the base of its own row here, and groups say the same.
         assert torch.equal(batch["sample.group"][:, 0][plan.partner], batch["sample.group"][:, 1])
         assert plan.smoothing == pytest.approx(0.1)
         clean_rows = plan.policy < 0
         seen += int(clean_rows.sum())
         assert torch.equal(plan.lam[clean_rows], torch.ones(int(clean_rows.sum())))
-        # With lam_from = area, the default, the label's weight is the mask's mean; options above that say otherwise are left out.
-        area = ~torch.isin(plan.policy, torch.tensor([i for i, p in enumerate(every()) if p["name"] == "maskmix"], dtype=torch.int32))
+        # With lam_from = area, the default, the label's weight is the mask's mean; options above that say
+        # otherwise are left out.
+        area = ~torch.isin(
+            plan.policy,
+            torch.tensor([i for i, p in enumerate(every()) if p["name"] == "maskmix"], dtype=torch.int32),
+        )
         torch.testing.assert_close(plan.mask().mean((1, 2))[area], plan.lam[area], atol=2e-6, rtol=0)
         # A grid that divides the raster keeps it: 42 x 56 pixels in 6 x 8 cells.
         torch.testing.assert_close(plan.mask((6, 8)).mean((1, 2))[area], plan.lam[area], atol=2e-6, rtol=0)

@@ -9,12 +9,13 @@ A plain loop:
         optimizer.step()
         groups.step(batch, losses)
 
-`LightningCallback` and `TrainerCallback` are made when they are first asked for, since their base classes belong to
-packages that need not be installed. All need torch.
+`LightningCallback` and `TrainerCallback` are made when they are first asked for, since their base classes
+belong to packages that need not be installed. All need torch.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mixfeed.callbacks.groups import GroupLosses, group_sums
@@ -27,13 +28,10 @@ __all__ = ["GroupLosses", "LightningCallback", "TrainerCallback", "group_sums"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "LightningCallback":
-        from mixfeed.callbacks.lightning import LightningCallback as found
-    elif name == "TrainerCallback":
-        from mixfeed.callbacks.huggingface import TrainerCallback as found
-    else:
+    homes = {"LightningCallback": "lightning", "TrainerCallback": "huggingface"}
+    if name not in homes:
         raise AttributeError(f"module `mixfeed.callbacks` has no attribute `{name}`")
-    globals()[name] = found
+    found = globals()[name] = getattr(import_module(f"mixfeed.callbacks.{homes[name]}"), name)
     return found
 
 

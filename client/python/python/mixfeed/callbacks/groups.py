@@ -38,16 +38,17 @@ class Step:
 class GroupLosses:
     """Sums of the training loss per group, handed to `loader.report` when the server wants them.
 
-    Steps are summed on the losses' device; nothing waits for the device until a report is due (or `every` steps have come
-    together), when the sums of all steps since the last time are copied at once. A trainer with several micro-batches a step
-    calls `add` for each and `step` once. Call `step` before `loader.report` tells anything else of the same batch.
+    Steps are summed on the losses' device; nothing waits for the device until a report is due (or `every`
+    steps have come together), when the sums of all steps since the last time are copied at once. A trainer
+    with several micro-batches a step calls `add` for each and `step` once. Call `step` before
+    `loader.report` tells anything else of the same batch.
     """
 
     def __init__(self, loader: Reporting, *, split: str = "own", every: int = 64) -> None:
         """Args:
         loader: whose job it is.
-        split: `own` counts a mixed row for the group of its own record, as the mixture does; `label` shares it between
-            both records' groups by the weights of their labels.
+        split: `own` counts a mixed row for the group of its own record, as the mixture does; `label` shares
+            it between both records' groups by the weights of their labels.
         every: most steps that are kept before they are told; at least 1.
 
         Raises:
@@ -139,16 +140,18 @@ def group_sums(
     mask: Tensor | None = None,
     split: str = "own",
 ) -> Tensor:
-    """Sums of losses and their counts per group, (2, groups) f64 on the losses' device (f32 where it has no f64).
+    """Sums of losses and their counts per group, (2, groups) f64 on the losses' device (f32 where it has no
+    f64).
 
     `losses`, without reduction:
 
     * (n): one per row;
-    * (n, 2): one per row and label (of the row's own record and of its partner), each counted by its label's weight for
-      its own record's group;
-    * (n, length) per token, counted where `mask` is true; by default where the batch's loss_mask is, its last `length`
-      columns (a loss of next tokens has one less);
-    * (tokens) of ragged rows, (points) of scenes: each point counts for the group of the scene that it is from.
+    * (n, 2): one per row and label (of the row's own record and of its partner), each counted by its
+      label's weight for its own record's group;
+    * (n, length) per token, counted where `mask` is true; by default where the batch's loss_mask is, its
+      last `length` columns (a loss of next tokens has one less);
+    * (tokens) of ragged rows, (points) of scenes: each point counts for the group of the scene that it is
+      from.
 
     `split`, for (n): see `GroupLosses`.
 

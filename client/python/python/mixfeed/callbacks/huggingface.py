@@ -30,7 +30,7 @@ class TrainerCallback(Base):
 
         class Trainer(transformers.Trainer):
             def get_train_dataloader(self):
-                return loader                         # as it is: nothing may shard or shuffle its batches again
+                return loader   # as it is: nothing may shard or shuffle its batches again
 
             def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
                 logits = model(input_ids=inputs["input_ids"]).logits

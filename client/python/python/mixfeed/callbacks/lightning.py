@@ -34,9 +34,9 @@ class LightningCallback(Callback):
         trainer = Trainer(callbacks=[LightningCallback(loader)])
         trainer.fit(model, loader)
 
-    Lightning takes a batch ahead of the one that is trained, and keeps that position of a loader which has a `state_dict`: a
-    run that goes on from there would miss a batch. This callback puts the trained one in its place. With
-    `accumulate_grad_batches` each batch is a step of the job.
+    Lightning takes a batch ahead of the one that is trained, and keeps that position of a loader which has
+    a `state_dict`: a run that goes on from there would miss a batch. This callback puts the trained one in
+    its place. With `accumulate_grad_batches` each batch is a step of the job.
     """
 
     def __init__(

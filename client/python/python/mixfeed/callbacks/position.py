@@ -1,4 +1,6 @@
-"""The position of a trainer, which is not its loader's: frameworks take batches ahead of the one that is trained."""
+"""The position of a trainer, which is not its loader's: frameworks take batches ahead of the one that is
+trained.
+"""
 
 from __future__ import annotations
 

@@ -24,23 +24,26 @@ def mix(
     dtype: torch.dtype | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Tensor:
-    """Mixes the m clean rows of `x` as the plan says: n rows of the same shape, on `x`'s device. Differentiable for floats.
+    """Mixes the m clean rows of `x` as the plan says: n rows of the same shape, on `x`'s device.
+    Differentiable for floats.
 
-    * Pictures (m, 3, height, width) or (m, height, width, 3) of the job's raster. u8 gives what the server sends, bit for
-      bit; with `dtype` (and `normalize` = mean and std per channel, as in ImageSpec) the server's f32, f16 or bf16, bit
-      for bit. Floats are mixed as they are: normalising first or last is the same up to rounding.
-    * Feature maps (m, channel, h, w), or `layout="nhwc"`: masks are resized to h x w by the mean over each cell (manifold
-      mixup with any policy; Verma et al. 2019). A resized paste (ResizeMix) samples the partner's map bilinearly.
-    * Sequences (m, length, channel) with `grid` = rows and columns of the tokens after the first `prefix` ones: the same;
-      the prefix (class token) is blended by lambda.
-    * Anything else (m, ...), also audio and embeddings, or whatever is at hand with `by="lambda"`: `lam * base + rest *
-      partner`, lam being the label's weight.
+    * Pictures (m, 3, height, width) or (m, height, width, 3) of the job's raster. u8 gives what the server
+      sends, bit for bit; with `dtype` (and `normalize` = mean and std per channel, as in ImageSpec) the
+      server's f32, f16 or bf16, bit for bit. Floats are mixed as they are: normalising first or last is the
+      same up to rounding.
+    * Feature maps (m, channel, h, w), or `layout="nhwc"`: masks are resized to h x w by the mean over each
+      cell (manifold mixup with any policy; Verma et al. 2019). A resized paste (ResizeMix) samples the
+      partner's map bilinearly.
+    * Sequences (m, length, channel) with `grid` = rows and columns of the tokens after the first `prefix`
+      ones: the same; the prefix (class token) is blended by lambda.
+    * Anything else (m, ...), also audio and embeddings, or whatever is at hand with `by="lambda"`: `lam *
+      base + rest * partner`, lam being the label's weight.
 
     f16 and bf16 are computed in f32 and rounded once.
 
     Raises:
-        RecipeError: `x` has another number of rows than the batch has clean ones, does not fit `layout` or `grid`, or the
-            batch carries no ops and they are needed.
+        RecipeError: `x` has another number of rows than the batch has clean ones or does not fit `layout` or
+            `grid`, or the batch carries no ops and they are needed.
     """
     if x.shape[0] != plan.slots:
         raise RecipeError(f"x has {x.shape[0]} rows, the plan is for {plan.slots} clean ones")
@@ -99,7 +102,8 @@ def _bytes(x: Tensor, plan: Plan) -> Tensor:
 
 def _fractions(x: Tensor, plan: Plan) -> Tensor:
     """u8 in, f32 fractions of full scale out; what is resampled is resampled as bytes."""
-    # By a tensor: a number would become a multiplication by its reciprocal on CUDA, which is another rounding.
+    # By a tensor: a number would become a multiplication by its reciprocal on CUDA, which is another
+    # rounding.
     full = torch.full((), 255.0, device=x.device)
     return _composed(x.float() / full, plan, resample=lambda rows, paste: paste(x[rows].float()) / full)
 
@@ -124,7 +128,8 @@ def _composed(
 ) -> Tensor:
     """Rows (m, 3, height, width) mixed at the raster's own size.
 
-    `widen` and `narrow` go to and from the type of the arithmetic; `resample(rows, paste)` gives pasted values of `rows`.
+    `widen` and `narrow` go to and from the type of the arithmetic; `resample(rows, paste)` gives pasted
+    values of `rows`.
     """
     words, head = plan.ops()
     out = x.index_select(0, plan.base)

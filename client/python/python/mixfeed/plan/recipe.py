@@ -55,15 +55,15 @@ class Pairs(NamedTuple):
 class Plan:
     """The plan of one rank's n rows, made of m clean rows; tensors lie on one device.
 
-    m is larger than n only with granularity half, whose partners are not delivered as rows. Partners come from the row's
-    own mixing block, so the plan of a micro-batch (`batch.split`) is complete.
+    m is larger than n only with granularity half, whose partners are not delivered as rows. Partners come
+    from the row's own mixing block, so the plan of a micro-batch (`batch.split`) is complete.
     """
 
     base: Tensor
     """(n) i64: clean row that each row starts from."""
     partner: Tensor
-    """(n) i64: clean row that it is mixed with; its own where it is not mixed. Without clean rows, in batches of mixed
-    rows of granularity half, some are beyond n."""
+    """(n) i64: clean row that it is mixed with; its own where it is not mixed. Without clean rows, in
+    batches of mixed rows of granularity half, some are beyond n."""
     policy: Tensor
     """(n) i32: index into the job's policies, -1 for a clean row."""
     lam: Tensor
@@ -77,7 +77,8 @@ class Plan:
     classes: Tensor | None
     """(n, 2) i32: see `labels`; None in jobs of dense labels."""
     words: Tensor | None
-    """(n, words) i32: the ops, as `TensorDescriptor` in batch.proto says; None in batches of mixed rows only."""
+    """(n, words) i32: the ops, as `TensorDescriptor` in batch.proto says; None in batches of mixed rows only.
+    """
     head: Tensor | None
     """The first 12 words of each row, in the host's memory."""
     first: int
@@ -93,14 +94,16 @@ class Plan:
 
     @staticmethod
     def of(batch: Mapping[str, Any], device: Any = None, layout: str | None = None) -> Plan:
-        """The plan that a `mixfeed.Batch` (or a micro-batch) carries, on `device` (default: where the batch is).
+        """The plan that a `mixfeed.Batch` (or a micro-batch) carries, on `device` (default: where the batch
+        is).
 
-        Of a batch on an accelerator 48 bytes a row are copied to the host, which waits for them: where that matters, make
-        the plan from the batch in the host's memory and name the device. `layout` is needed only where pictures are 3
-        pixels high or wide.
+        Of a batch on an accelerator 48 bytes a row are copied to the host, which waits for them: where that
+        matters, make the plan from the batch in the host's memory and name the device. `layout` is needed
+        only where pictures are 3 pixels high or wide.
 
         Raises:
-            RecipeError: the batch has no plan (points and tokens have none), or an op that this package doesn't know.
+            RecipeError: the batch has no plan (points and tokens have none), or an op that this package
+            doesn't know.
         """
         if "plan.partner" not in batch:
             raise RecipeError("the batch has no `plan.partner`: only jobs of pictures have plans")
@@ -168,8 +171,8 @@ class Plan:
         return Pairs(self.classes.long(), torch.stack([self.lam, self.rest], 1))
 
     def dense(self, classes: int) -> Tensor:
-        """Targets (n, classes) f32, smoothed before mixing, as the server makes `label.dense`; a row without label adds
-        nothing."""
+        """Targets (n, classes) f32, smoothed before mixing, as the server makes `label.dense`; a row
+        without label adds nothing."""
         of, weights = self.labels()
         off = self.smoothing / classes
         own = of.unsqueeze(2) == torch.arange(classes, device=self.device)
@@ -180,8 +183,8 @@ class Plan:
     def mask(self, size: tuple[int, int] | None = None, method: str = "area") -> Tensor:
         """Weight of the base at every pixel (n, height, width) f32, or on a grid of `size` (rows, columns).
 
-        `method` `area` takes the mean over each cell of the grid, so that the mean stays the label's weight wherever the
-        grid divides the raster; `nearest` takes pixel floor(i * side / cells), as TransMix does.
+        `method` `area` takes the mean over each cell of the grid, so that the mean stays the label's weight
+        wherever the grid divides the raster; `nearest` takes pixel floor(i * side / cells), as TransMix does.
 
         Raises:
             RecipeError: the batch carries no ops, or another method is named.

@@ -1,8 +1,8 @@
 """Rectangles of partners resampled into rectangles of rows, for all rows of a batch at once.
 
-Tables and the order of sums are the server's (`exec/taps.rs`, `exec/compose.rs`): the vertical pass first, taps in order,
-each product rounded before it is added. So results are the same bits wherever torch computes products and sums apart, as it
-does outside of `torch.compile`.
+Tables and the order of sums are the server's (`exec/taps.rs`, `exec/compose.rs`): the vertical pass first,
+taps in order, each product rounded before it is added. So results are the same bits wherever torch computes
+products and sums apart, as it does outside of `torch.compile`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ NEAREST, BILINEAR, AREA = range(3)
 def pasted(source: Tensor, rects: Tensor, longest: tuple[int, int], kind: int) -> Tensor:
     """Values (k, channel, height, width) f32 of the rows `source` where they are pasted, anything elsewhere.
 
-    `source` (k, channel, height, width) in f32 or wider; `rects` (k, 8) i32 on its device: the source's y0 y1 x0 x1, the
-    target's; `longest`: most taps per axis (rows, columns), see `most_taps`.
+    `source` (k, channel, height, width) in f32 or wider; `rects` (k, 8) i32 on its device: the source's y0
+    y1 x0 x1, the target's; `longest`: most taps per axis (rows, columns), see `most_taps`.
     """
     height, width = source.shape[2:]
     for axis, side, at, most in ((2, height, 0, longest[0]), (3, width, 2, longest[1])):
@@ -44,7 +44,8 @@ def most_taps(heads: Tensor, kind: int) -> tuple[int, int]:
 
 
 def _table(source: Tensor, target: Tensor, side: int, kind: int, most: int) -> tuple[Tensor, list[Tensor]]:
-    """First input position (k, side) i64 on the raster and weight of each tap (k, side) f32, for every output position.
+    """First input position (k, side) i64 on the raster and weight of each tap (k, side) f32, for every
+    output position.
 
     `source`, `target` (k, 2) i32: begin and end.
     """
@@ -79,7 +80,8 @@ def _table(source: Tensor, target: Tensor, side: int, kind: int, most: int) -> t
 
 
 def sampled(source: Tensor, rects: Tensor, size: tuple[int, int]) -> Tensor:
-    """Feature maps (k, channel, h, w) of partners as they lie under their pasted rectangles; bilinear, any grid.
+    """Feature maps (k, channel, h, w) of partners as they lie under their pasted rectangles; bilinear, any
+    grid.
 
     `size`: the raster that `rects` are in. Where source and target are the same rectangle this is `source`.
     """
