@@ -9,7 +9,7 @@ bit in every dtype that it sends:
     x = mix(clean, plan)                       # u8, the server's `image`
     x = mix(clean, plan, dtype=torch.float16, normalize=(mean, std))
     h = mix(model.stem(clean.float()), plan)   # manifold mixup: any tensor with a row for each clean one
-    loss = pair_cross_entropy(model(x), *plan.labels())
+    loss = mixfeed.losses.cross_entropy(model(x), *plan.labels(), smoothing=plan.smoothing)
 
 torch is needed.
 """
@@ -17,6 +17,6 @@ torch is needed.
 from __future__ import annotations
 
 from mixfeed.plan.mixing import mix
-from mixfeed.plan.recipe import Op, Pairs, Plan, RecipeError
+from mixfeed.plan.recipe import Op, Plan, RecipeError
 
-__all__ = ["Op", "Pairs", "Plan", "RecipeError", "mix"]
+__all__ = ["Op", "Plan", "RecipeError", "mix"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from mixfeed.plan import masks
+from mixfeed.views import Labels
 
 HEAD = 12
 """Words of a row's plan before the data of its mask."""
@@ -40,15 +41,6 @@ class Op(IntEnum):
     """The partner shows through `rows[y] * columns[x]`."""
     WEIGHTS = 6
     """One weight per pixel."""
-
-
-class Pairs(NamedTuple):
-    """Sparse labels of mixed rows, the form that `mixfeed.losses` takes."""
-
-    classes: Tensor
-    """(n, 2) i64: class of the base and of the partner, -1 for none."""
-    weights: Tensor
-    """(n, 2) f32: their weights, summing to 1."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +150,9 @@ class Plan:
         }
         return replace(self, **moved)
 
-    def labels(self) -> Pairs:
-        """Classes and weights of every row: of its own label and of its partner's.
+    def labels(self) -> Labels:
+        """Classes (n, 2) i64, -1 for none, and weights (n, 2) f32 of every row: of its own label and of its
+        partner's, summing to 1; as `mixfeed.losses` takes them.
 
         Raises:
             RecipeError: the job sends dense labels.
@@ -168,7 +161,7 @@ class Plan:
             raise RecipeError(
                 "the job sends dense labels: use `label.dense` of the batch, or output.labels = pair"
             )
-        return Pairs(self.classes.long(), torch.stack([self.lam, self.rest], 1))
+        return Labels(self.classes.long(), torch.stack([self.lam, self.rest], 1))
 
     def dense(self, classes: int) -> Tensor:
         """Targets (n, classes) f32, smoothed before mixing, as the server makes `label.dense`; a row
