@@ -328,7 +328,7 @@ class Batch:
         )
 
     def _clean_row(self, row: int) -> int:
-        """Clean row at which the mixing block of `row` begins: with granularity half there are two of a row."""
+        """Clean row at which the mixing block of `row` begins: granularity half has two for a row."""
         clean, rows = int(self._either(CLEAN).shape[0]), self.rows
         if clean == rows:
             return row
