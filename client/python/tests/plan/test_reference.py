@@ -261,3 +261,15 @@ def test_pictures_that_may_be_either_layout_need_a_word() -> None:
     assert Plan.of(made, layout="nhwc").size == (3, 7)
     with pytest.raises(RecipeError, match="are nchw"):
         Plan.of(batch(12, [1] * SLOTS), layout="nhwc")
+
+
+def test_a_rank_without_rows_has_a_plan_without_rows() -> None:
+    made = batch(13, [int(k) for k in range(7)] + [1] * 5)
+    for name, values in made.items():
+        made[name] = values[:0]
+    plan = Plan.of(made)
+    assert (len(plan), plan.slots) == (0, 0)
+    assert mix(clean(made), plan).shape == (0, 3, HEIGHT, WIDTH)
+    assert mix(clean(made), plan, dtype=torch.float16).dtype == torch.float16
+    assert mix(torch.zeros(0, 4, 3, 3), plan).shape == (0, 4, 3, 3)
+    assert plan.mask((2, 3)).shape == (0, 2, 3) and plan.dense(5).shape == (0, 5)
