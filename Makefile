@@ -8,6 +8,14 @@ STOCK := client/tests/stock
 VENV := .venv-test
 DEPLOY := deploy/tests
 DEPLOY_VENV := .venv-deploy
+# PyTorch of the release that `tch` is written for: 4.7 GB, on the processor as well as on CUDA devices. The Python
+# package is tested in the same environment.
+TORCH := torch==2.11.0 numpy==2.4.6
+TORCH_VENV := .venv-torch
+# The Python package: its tools, and the fresh environment that its wheel is tried in.
+PYTHON := client/python
+PYTHON_VENV := .venv-python
+WHEEL_VENV := .venv-wheel
 # What is tested beside the default: traces.
 FEATURES := --features mixfeed-server/otel
 # The program that deploy/tests start; empty: the one that cargo makes.
@@ -17,7 +25,7 @@ MIXFEED ?=
 timed = @begin=$$EPOCHREALTIME; $(MAKE) --no-print-directory $(1); \
 	awk -v begin="$$begin" -v end="$$EPOCHREALTIME" 'BEGIN { printf "== $(1): %.1f min\n", (end - begin) / 60 }'
 
-.PHONY: setup build fmt lint test text test-rust test-stock test-deploy deploy-tools doc demo bench clean
+.PHONY: setup build python fmt lint test text test-rust test-stock test-python lint-python test-deploy deploy-tools doc demo bench clean
 
 # What a fresh Debian with Rust and Python lacks; all of it from package registries.
 setup:
@@ -38,6 +46,10 @@ setup:
 build: setup
 	cargo build --release --bin mixfeed
 
+# The Python package, optimised: target/wheels/mixfeed-*.whl, for `pip install`.
+python: setup $(PYTHON_VENV)/ready
+	$(PYTHON_VENV)/bin/maturin build --release --manifest-path $(PYTHON)/Cargo.toml --out target/wheels
+
 fmt:
 	cargo fmt --all
 
@@ -50,6 +62,7 @@ test: setup
 	$(call timed,test-rust)
 	$(call timed,doc)
 	$(call timed,test-stock)
+	$(call timed,test-python)
 	$(call timed,test-deploy)
 
 test-rust: text
@@ -66,6 +79,38 @@ doc:
 test-stock: $(VENV)/ready
 	cargo build --workspace --bins --tests $(FEATURES)
 	$(VENV)/bin/python -m pytest $(STOCK)
+
+# The wheel in a fresh environment: imported without Rust, torch and NumPy; then its suite, which sees torch.
+test-python: setup lint-python $(TORCH_VENV)/ready
+	rm -rf target/wheels-dev $(WHEEL_VENV)
+	$(PYTHON_VENV)/bin/maturin build --quiet --profile dev --manifest-path $(PYTHON)/Cargo.toml --out target/wheels-dev
+	$(if $(MIXFEED),,cargo build --workspace --bins --tests $(FEATURES))
+	cargo build --package mixfeed-client --example dump
+	python3 -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-index target/wheels-dev/*.whl
+	cd $(WHEEL_VENV) && env -i PATH=/usr/bin:/bin bin/python -W error -c 'import mixfeed; \
+		print(mixfeed.__version__, mixfeed.DataLoader("http://127.0.0.1:1", "job"))'
+	for venv in $(TORCH_VENV) $(PYTHON_VENV); do realpath $$venv/lib/python3*/site-packages; done \
+		> "$$(echo $(WHEEL_VENV)/lib/python3*/site-packages)/others.pth"
+	MIXFEED=$(abspath $(MIXFEED)) MIXFEED_DUMP=$(CURDIR)/target/debug/examples/dump \
+		$(WHEEL_VENV)/bin/python -m pytest $(PYTHON)/tests
+
+lint-python: $(PYTHON_VENV)/ready
+	$(PYTHON_VENV)/bin/ruff check --quiet $(PYTHON)
+	$(PYTHON_VENV)/bin/ruff format --quiet --check $(PYTHON)
+	cd $(PYTHON) && $(CURDIR)/$(PYTHON_VENV)/bin/mypy --no-error-summary --cache-dir $(CURDIR)/target/mypy
+
+$(PYTHON_VENV)/ready: $(PYTHON)/requirements.txt
+	rm -rf $(PYTHON_VENV)
+	python3 -m venv $(PYTHON_VENV)
+	$(PYTHON_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(TORCH_VENV)/ready:
+	rm -rf $(TORCH_VENV)
+	python3 -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir $(TORCH)
+	touch $@
 
 $(VENV)/ready: $(STOCK)/requirements.txt
 	rm -rf $(VENV)
@@ -111,4 +156,4 @@ bench: build
 
 clean:
 	cargo clean
-	rm -rf demo bench.jsonl bench-data .venv-test .venv-deploy .venv-bench test-data
+	rm -rf demo bench.jsonl bench-data .venv-test .venv-deploy .venv-bench test-data .venv-python .venv-wheel

@@ -230,6 +230,18 @@ impl Batch {
         self.tensors.iter().map(|tensor| self.view(tensor))
     }
 
+    /// Bytes of all tensors in the server's order, to write to: a batch is its trainer's own.
+    pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let (mut rest, mut at) = (self.slab.bytes_mut(), 0);
+        self.tensors.iter().map(move |tensor| {
+            // Tensors lie in this order, each behind the one before.
+            let (_, from) = std::mem::take(&mut rest).split_at_mut(tensor.range.start - at);
+            let (bytes, after) = from.split_at_mut(tensor.range.len());
+            (rest, at) = (after, tensor.range.end);
+            bytes
+        })
+    }
+
     /// Tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         self.tensors.iter().find(|tensor| tensor.name == name).map(|tensor| self.view(tensor))
@@ -412,6 +424,23 @@ impl<'a> TensorView<'a> {
             found: format!("{} {:?}", self.dtype.name(), self.shape),
             expected: expected.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Dtype, tests_support::batch};
+
+    #[test]
+    fn what_is_written_to_a_tensor_is_read_from_it() {
+        let zeros = |name, shape: &'static [usize]| (name, Dtype::U8, shape, None, vec![0; shape[0]]);
+        let mut batch = batch(&[zeros("a", &[3]), zeros("b", &[0]), zeros("c", &[70])]);
+        for (value, bytes) in batch.tensors_mut().enumerate() {
+            bytes.fill(value as u8 + 1);
+        }
+        let bytes = |name| batch.tensor(name).expect("is there").bytes;
+        assert_eq!((bytes("a"), bytes("b")), (&[1; 3][..], &[][..]));
+        assert_eq!(bytes("c"), [3; 70]);
     }
 }
 

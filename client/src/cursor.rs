@@ -14,6 +14,11 @@ impl Cursor {
         self.0.next_step
     }
 
+    /// Branch of the mixture log that it is on.
+    pub fn branch(&self) -> u64 {
+        self.0.branch
+    }
+
     /// Job it was made for.
     pub fn job(&self) -> &str {
         &self.0.job

@@ -25,6 +25,7 @@ mod options;
 mod trainer;
 
 pub use error::DriveError;
+pub use ledger::Ledger;
 pub use options::{DriverOptions, DriverStats, Progress};
 pub use trainer::{
     Dots, EvalTask, GradientStats, Influence, LossSum, Moment, Sketch, StepReport, Trainer, TrainerError,
@@ -37,7 +38,6 @@ use crate::{
     spec::JobInfo,
 };
 use evals::{Evals, Reading};
-use ledger::Ledger;
 use std::{collections::VecDeque, fmt, panic, sync::Arc};
 use tokio::{sync::oneshot, task::JoinHandle};
 

@@ -162,6 +162,28 @@ impl Error {
         Error::Unavailable { message: message.into(), retry_after: None }
     }
 
+    /// Name of the variant, `Unavailable`, for languages that know errors by name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Error::Argument { .. } => "Argument",
+            Error::Invalid { .. } => "Invalid",
+            Error::NotFound { .. } => "NotFound",
+            Error::OtherDigest { .. } => "OtherDigest",
+            Error::FailedPrecondition { .. } => "FailedPrecondition",
+            Error::Exhausted { .. } => "Exhausted",
+            Error::DataLoss { .. } => "DataLoss",
+            Error::Aborted { .. } => "Aborted",
+            Error::Unavailable { .. } => "Unavailable",
+            Error::Unimplemented { .. } => "Unimplemented",
+            Error::Denied { .. } => "Denied",
+            Error::Server { .. } => "Server",
+            Error::Corrupt { .. } => "Corrupt",
+            Error::Protocol(_) => "Protocol",
+            Error::Timeout { .. } => "Timeout",
+            Error::Tensor { .. } => "Tensor",
+        }
+    }
+
     /// True when the same call may succeed later or elsewhere.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -45,7 +45,7 @@ pub use client::{Client, Health};
 pub use cursor::Cursor;
 pub use error::{Digest, Error, Violation};
 pub use mixture::{Answer, Outcome, SetWeights};
-pub use options::{ClientOptions, EvalOptions, Replay, Resume, Start, StreamOptions};
+pub use options::{ClientOptions, EvalOptions, Pages, Replay, Resume, Start, StreamOptions};
 pub use points::{Inverse, Points};
 pub use reader::EndOfJob;
 pub use stream::{BatchStream, BlockingBatches, StreamStats};

@@ -23,6 +23,16 @@ pub struct ClientOptions {
     pub(crate) ca: Option<Arc<[u8]>>,
     pub(crate) identity: Option<Pair>,
     pub(crate) server_name: Option<String>,
+    pub(crate) pages: Option<Arc<dyn Pages>>,
+}
+
+/// Is told about the memory that batches are received into, so that a device may copy from it directly. Memory is taken
+/// rarely and used again for batch after batch.
+pub trait Pages: fmt::Debug + Send + Sync {
+    /// Memory was taken. It stays where it is until it is released. Called on the stream's thread.
+    fn adopt(&self, memory: &mut [u8]);
+    /// Memory is about to be given back to the system. Called on whichever thread lets go of it last.
+    fn release(&self, memory: &mut [u8]);
 }
 
 /// A certificate and its key, PEM.
@@ -59,6 +69,7 @@ impl Default for ClientOptions {
             ca: None,
             identity: None,
             server_name: None,
+            pages: None,
         }
     }
 }
@@ -193,6 +204,12 @@ impl ClientOptions {
         self
     }
 
+    /// Who is told about the memory of batches. Default: nobody.
+    pub fn pages(mut self, pages: Arc<dyn Pages>) -> Self {
+        self.pages = Some(pages);
+        self
+    }
+
     /// Name that certificates must be for. Default: the host of the endpoint.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -234,11 +251,22 @@ pub struct StreamOptions {
     pub start: Start,
     /// What to do with a cursor of an older branch.
     pub resume: Resume,
+    /// Of the streams of one job, rank, world size and replica that have a number here, the one with the highest is served;
+    /// the others end with [`Error::Aborted`](crate::Error). Two processes that think they are the same trainer find out. 0,
+    /// the default, takes no part. The time of the start in nanoseconds makes the newer one win.
+    pub fence: u64,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        StreamOptions { rank: 0, world_size: 1, replica: 0, start: Start::Step(0), resume: Resume::Ask }
+        StreamOptions {
+            rank: 0,
+            world_size: 1,
+            replica: 0,
+            start: Start::Step(0),
+            resume: Resume::Ask,
+            fence: 0,
+        }
     }
 }
 

@@ -99,6 +99,7 @@ impl Reader {
             What::Replay(Replay::Step { step, rank, .. }) => (Some(*step), None, *rank),
         };
         let retry = Retry::new(&inner.options);
+        let pages = inner.options.pages.clone();
         Reader {
             inner,
             job,
@@ -107,7 +108,7 @@ impl Reader {
             cursor,
             connection: None,
             line: Line::default(),
-            pool: Arc::default(),
+            pool: Arc::new(Pool::new(pages)),
             retry,
             endpoint: endpoint as usize,
             hints: VecDeque::new(),
@@ -327,6 +328,7 @@ impl Reader {
                     start: Some(start),
                     resume: resume.into(),
                     prefetch_bytes: options.prefetch_bytes,
+                    fence: stream.fence,
                 };
                 connection::send(channel, feed!("StreamBatches"), &request, options).await
             }

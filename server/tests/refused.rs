@@ -191,7 +191,7 @@ async fn what_a_later_release_serves_is_unimplemented() {
         Code::Unimplemented
     );
     let error = refused(|s| {
-        s.output = Some(v1::OutputSpec { delivery: v1::Delivery::Recipe as i32, ..Default::default() })
+        s.output = Some(v1::OutputSpec { labels: v1::LabelLayout::Kway as i32, ..Default::default() })
     })
     .await;
     assert!(matches!(error, Error::Unimplemented { .. }), "{error}");

@@ -34,9 +34,10 @@ impl Sums {
     }
 }
 
-/// See the module. Everything in it belongs to one segment.
+/// Sums of what steps saw and the numbers of reports, for trainers that drive themselves; a [`Driver`](super::Driver) has one
+/// of its own. Everything in it belongs to one segment.
 #[derive(Clone, Debug)]
-pub(super) struct Ledger {
+pub struct Ledger {
     /// Job, attempt and rank are filled in; the rest is of the current segment.
     base: ReportRequest,
     groups: usize,
@@ -46,6 +47,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// Begins empty, for a job of `groups` groups and reports of `rank` in `attempt`.
     pub fn new(job: &str, attempt: u64, rank: u32, groups: usize) -> Self {
         let base = ReportRequest { job: job.into(), attempt, rank, ..Default::default() };
         Ledger { base, groups, numbers: BTreeMap::new(), train: Sums::default(), excess: Sums::default() }
@@ -63,6 +65,9 @@ impl Ledger {
     }
 
     /// Adds a step, in order.
+    ///
+    /// # Errors
+    /// [`DriveError::Length`] when it has another number of groups.
     pub fn add(&mut self, step: &StepReport) -> Result<(), DriveError> {
         self.base.skipped_steps += u64::from(step.skipped);
         self.train.add(ReportKind::Train, &step.losses)?;
@@ -84,6 +89,9 @@ impl Ledger {
     }
 
     /// Sums of training or excess losses since the last such report, which begin anew.
+    ///
+    /// # Errors
+    /// [`DriveError::Unsupported`] when a step since then did not measure them.
     pub fn sums(&mut self, kind: ReportKind, completed: u64) -> Result<ReportRequest, DriveError> {
         let sums = if kind == ReportKind::Excess { &mut self.excess } else { &mut self.train };
         let taken = std::mem::take(sums);

@@ -1,6 +1,7 @@
 //! Memory of batches. A slab goes back to its pool when the batch is dropped, so that a steady stream touches the same
 //! pages again and again.
 
+use crate::Pages;
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -15,13 +16,46 @@ const KEEP: usize = 4;
 /// Recycles slabs of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    free: Mutex<Vec<Vec<u8>>>,
+    free: Mutex<Vec<Memory>>,
+    pages: Option<Arc<dyn Pages>>,
+}
+
+/// Memory that somebody may have to be told about.
+#[derive(Default)]
+struct Memory {
+    /// Never resized while it lives.
+    bytes: Vec<u8>,
+    pages: Option<Arc<dyn Pages>>,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Memory").field("len", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    fn new(len: usize, pages: Option<Arc<dyn Pages>>) -> Self {
+        let mut bytes = vec![0; len];
+        if let Some(pages) = &pages {
+            pages.adopt(&mut bytes);
+        }
+        Memory { bytes, pages }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some(pages) = &self.pages {
+            pages.release(&mut self.bytes);
+        }
+    }
 }
 
 /// `len` bytes from a 64-byte border on.
 pub(crate) struct Slab {
-    /// Longer than `len`, so that a border lies within; never resized while it lives.
-    memory: Vec<u8>,
+    /// Longer than `len`, so that a border lies within.
+    memory: Memory,
     start: usize,
     len: usize,
     pool: Weak<Pool>,
@@ -34,35 +68,40 @@ impl fmt::Debug for Slab {
 }
 
 impl Pool {
+    /// A pool whose memory `pages` are told about.
+    pub(crate) fn new(pages: Option<Arc<dyn Pages>>) -> Self {
+        Pool { free: Mutex::default(), pages }
+    }
+
     /// A slab of `len` bytes with arbitrary content. A new one is address space first; pages come when written.
     pub(crate) fn get(self: &Arc<Self>, len: usize) -> Slab {
         let want = len + ALIGN;
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = match free.iter().position(|memory| memory.len() >= want) {
+        let memory = match free.iter().position(|memory| memory.bytes.len() >= want) {
             Some(index) => free.swap_remove(index),
             None => {
                 // Batches have grown: the small slabs will not be wanted again.
                 free.clear();
-                vec![0; want]
+                Memory::new(want, self.pages.clone())
             }
         };
-        let start = memory.as_ptr().align_offset(ALIGN).min(ALIGN);
+        let start = memory.bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
         Slab { memory, start, len, pool: Arc::downgrade(self) }
     }
 
     #[cfg(test)]
     pub(crate) fn free_bytes(&self) -> usize {
-        self.free.lock().expect("no panic while locked").iter().map(Vec::len).sum()
+        self.free.lock().expect("no panic while locked").iter().map(|memory| memory.bytes.len()).sum()
     }
 }
 
 impl Slab {
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.len]
+        &self.memory.bytes[self.start..self.start + self.len]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.len]
+        &mut self.memory.bytes[self.start..self.start + self.len]
     }
 }
 
@@ -92,6 +131,34 @@ mod tests {
         let address = first.bytes().as_ptr();
         drop(first);
         assert_eq!(pool.get(4000).bytes().as_ptr(), address);
+    }
+
+    /// Bytes that were taken and are not released.
+    #[derive(Debug, Default)]
+    struct Count(Mutex<usize>);
+
+    impl Pages for Count {
+        fn adopt(&self, memory: &mut [u8]) {
+            *self.0.lock().expect("no panic while locked") += memory.len();
+        }
+        fn release(&self, memory: &mut [u8]) {
+            *self.0.lock().expect("no panic while locked") -= memory.len();
+        }
+    }
+
+    #[test]
+    fn memory_is_told_of_once_and_released_when_it_is_gone() {
+        let count = Arc::new(Count::default());
+        let told = || *count.0.lock().expect("no panic while locked");
+        let pool = Arc::new(Pool::new(Some(count.clone())));
+        drop(pool.get(5000));
+        let again = pool.get(5000);
+        assert_eq!(told(), 5000 + ALIGN);
+        drop(pool);
+        assert_eq!(again.bytes().len(), 5000);
+        assert_eq!(told(), 5000 + ALIGN, "a batch that outlives its stream keeps its memory");
+        drop(again);
+        assert_eq!(told(), 0);
     }
 
     #[test]

@@ -144,6 +144,8 @@ pub struct Block {
 pub struct Extent {
     /// Rows.
     pub rows: u64,
+    /// Slots that the rows are made of, counted only for pictures.
+    pub slots: u64,
     /// Tokens in rows of lengths of their own; as many as fit into rows of equal length.
     pub tokens: u64,
     /// Pieces of documents, counted only for jobs that send where they begin.
@@ -158,6 +160,7 @@ impl std::iter::Sum for Extent {
     fn sum<I: Iterator<Item = Extent>>(all: I) -> Extent {
         all.fold(Extent::default(), |a, b| Extent {
             rows: a.rows + b.rows,
+            slots: a.slots + b.slots,
             tokens: a.tokens + b.tokens,
             pieces: a.pieces + b.pieces,
             points: a.points + b.points,
@@ -259,7 +262,8 @@ impl Assembler {
                 let encoded: u64 =
                     at.places.iter().map(|p| feed.size(p.id).min(image.limits.max_bytes)).sum();
                 let clean = at.places.len() * image.format.raster.len();
-                (encoded as usize + clean, feed.rows_of(at.places.len()) * image.bytes())
+                let sent = image.sent(at.places.len(), feed.rows_of(at.places.len()));
+                (encoded as usize + clean, sent.0 + sent.1)
             }
             Pipeline::Tokens(rule) => (0, tokens::bytes(rule, tokens::extent(rule, &at.places))),
             Pipeline::Points(rule) => points::cost(feed, rule, at),
@@ -270,7 +274,8 @@ impl Assembler {
     pub fn slot_cost(feed: &Feed) -> (usize, usize) {
         match &feed.pipeline {
             Pipeline::Image(image) => {
-                (image.format.raster.len() + image.mean_record_bytes as usize, image.bytes())
+                let sent = image.sent(1, 1);
+                (image.format.raster.len() + image.mean_record_bytes as usize, sent.0 + sent.1)
             }
             Pipeline::Tokens(rule) => {
                 let (tokens, pieces) = (u64::from(rule.seq_len), u64::from(rule.most_pieces()));
@@ -284,7 +289,8 @@ impl Assembler {
     pub fn extent(feed: &Feed, places: &[Place]) -> Option<Extent> {
         match &feed.pipeline {
             Pipeline::Image(_) => {
-                Some(Extent { rows: feed.rows_of(places.len()) as u64, ..Extent::default() })
+                let (rows, slots) = (feed.rows_of(places.len()) as u64, places.len() as u64);
+                Some(Extent { rows, slots, ..Extent::default() })
             }
             Pipeline::Tokens(rule) => Some(tokens::extent(rule, places)),
             Pipeline::Points(_) => None,

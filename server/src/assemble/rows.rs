@@ -42,32 +42,40 @@ pub(super) fn make(
     permit: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Option<Block>, AssembleError> {
     let (start, span) = (Instant::now(), trace::stage("decode"));
-    let mut clean = slabs.take(at.places.len() * image.format.raster.len());
-    let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(None) };
+    // What is sent lies in one slab: clean rows too, where they are.
+    let rows_len = feed.rows_of(at.places.len());
+    let (mixed, kept) = image.sent(at.places.len(), rows_len);
+    let mut out = slabs.take(mixed + kept);
+    let mut beside = (kept == 0).then(|| slabs.take(at.places.len() * image.format.raster.len()));
+    let (out_mixed, out_clean) = out.split_at_mut(mixed);
+    let clean = beside.as_deref_mut().unwrap_or(out_clean);
+    let Some(samples) = decode(feed, image, at, slots, clean)? else { return Ok(None) };
     replace::tally(&image.tally, image.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, image, at, &samples);
-    let mut out = slabs.take(plan.rows.len() * image.bytes());
-    let rows = out.par_chunks_exact_mut(image.bytes()).zip(&plan.rows);
+    let rows = out_mixed.par_chunks_exact_mut(image.bytes()).zip(&plan.rows);
     rows.for_each(|(out, row)| {
-        DESK.with_borrow_mut(|desk| exec::run(row, &clean, &image.format, &mut desk.mix, out));
+        DESK.with_borrow_mut(|desk| exec::run(row, clean, &image.format, &mut desk.mix, out));
     });
-    drop(clean);
+    drop(beside);
     drop(span);
     let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
     let out = match permit.take() {
         Some(permit) => out.hold(permit),
         None => out,
     };
-    let tensors = vec![Piece::new(out.freeze())];
+    let whole = out.freeze();
+    let sent = [(image.delivery.mixed(), 0..mixed), (image.delivery.words().is_some(), mixed..mixed + kept)];
+    let tensors =
+        sent.into_iter().filter(|(sent, _)| *sent).map(|(_, r)| Piece::new(whole.slice(r))).collect();
     Stage::Checksum.done(start);
     count(feed, &samples);
     metrics::unpaired(
         &feed.job,
         plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
     );
-    let extent = Extent { rows: plan.rows.len() as u64, ..Extent::default() };
+    let extent = Extent { rows: rows_len as u64, slots: at.places.len() as u64, ..Extent::default() };
     Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new() }))
 }
 

@@ -6,8 +6,8 @@ use crate::decode::Limits;
 use crate::exec::Format;
 use crate::plan::block::{Granularity, MixRule};
 use crate::plan::fields::Bank;
-use crate::plan::image;
 use crate::plan::view::{self, CropRule, EraseRule, JitterRule, ViewRule};
+use crate::plan::{image, recipe};
 use crate::rng::Stream;
 use mixfeed_proto as v1;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MAX_SIDE: u32 = 8_192;
 /// Dense labels of one step in bytes: they are collected before they are sent.
 const MAX_DENSE_BYTES: u64 = 64 << 20;
+/// Words of plans of one step in bytes, for the same reason.
+const MAX_RECIPE_BYTES: u64 = 64 << 20;
 
 /// How pictures become rows.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Image {
     pub format: Format,
     /// Labels.
     pub labels: LabelRule,
+    /// What is sent of pictures.
+    pub delivery: Delivery,
     /// Limits of one record.
     pub limits: Limits,
     /// Share of bad records above which the feed fails.
@@ -51,6 +55,32 @@ pub struct LabelRule {
     pub dense: bool,
     /// Label smoothing.
     pub smoothing: f64,
+}
+
+/// What is sent of pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Mixed rows.
+    Mixed,
+    /// Clean rows, and what is to be done with them in so many words per row.
+    Recipe(usize),
+    /// Both.
+    Both(usize),
+}
+
+impl Delivery {
+    /// Whether mixed rows are sent.
+    pub fn mixed(self) -> bool {
+        !matches!(self, Delivery::Recipe(_))
+    }
+
+    /// Words of a row's plan, when clean rows and plans are sent.
+    pub fn words(self) -> Option<usize> {
+        match self {
+            Delivery::Mixed => None,
+            Delivery::Recipe(words) | Delivery::Both(words) => Some(words),
+        }
+    }
 }
 
 /// Counts of decoded and refused records.
@@ -79,6 +109,13 @@ impl Image {
         self.format.raster.len() * self.format.dtype.size()
     }
 
+    /// Bytes of pictures that are sent of `slots` slots that become `rows` rows: (mixed, clean).
+    pub fn sent(&self, slots: usize, rows: usize) -> (usize, usize) {
+        let mixed = if self.delivery.mixed() { rows * self.bytes() } else { 0 };
+        let clean = if self.delivery.words().is_some() { slots * self.format.raster.len() } else { 0 };
+        (mixed, clean)
+    }
+
     /// Shape of one image on the wire.
     pub fn shape(&self) -> [u64; 3] {
         let Raster { height, width, planes, step } = self.format.raster;
@@ -95,6 +132,7 @@ impl Image {
             mix: none,
             format: self.format.clone(),
             labels: LabelRule { smoothing: 0.0, ..self.labels },
+            delivery: Delivery::Mixed,
             limits: self.limits,
             max_bad_fraction: self.max_bad_fraction,
             mix_stream: self.mix_stream.clone(),
@@ -123,6 +161,7 @@ pub(super) fn resolve(
     check.ensure(!dense || classes > 0, "output.labels", || "is dense, but no group has classes".into());
     dense_fits(check, "output.labels", dense, spec.global_batch.clamp(1, MAX_BATCH), classes);
     let (mix, smoothing) = mix::resolve(check, spec, image::POLICIES);
+    let delivery = delivery(check, &output, &format, &mix, spec.global_batch.clamp(1, MAX_BATCH));
     let limits = limits(check, spec);
     let max_bad = *spec.max_bad_fraction.get_or_insert(0.01);
     check.within("max_bad_fraction", max_bad, 0.0, 1.0);
@@ -131,6 +170,7 @@ pub(super) fn resolve(
         mix_stream: Stream::new(spec.seed, "mix"),
         view_stream: Stream::new(spec.seed, "view"),
         labels: LabelRule { dense, smoothing },
+        delivery,
         max_bad_fraction: max_bad,
         mean_record_bytes: mean_record_bytes(groups),
         tally: Tally::default(),
@@ -139,6 +179,33 @@ pub(super) fn resolve(
         format,
         limits,
     })
+}
+
+/// What is sent of pictures. Clean rows are bytes, so a job that sends nothing else has no other dtype.
+fn delivery(
+    check: &mut Check,
+    output: &v1::OutputSpec,
+    format: &Format,
+    mix: &MixRule,
+    batch: u32,
+) -> Delivery {
+    let Raster { height, width, .. } = format.raster;
+    let words = recipe::words(&mix.members, height as u32, width as u32);
+    let delivery = match output.delivery() {
+        v1::Delivery::Unspecified | v1::Delivery::Mixed => return Delivery::Mixed,
+        v1::Delivery::Recipe => Delivery::Recipe(words),
+        v1::Delivery::Both => Delivery::Both(words),
+    };
+    let bytes = u64::from(batch) * words as u64 * 4;
+    check.ensure(bytes <= MAX_RECIPE_BYTES, "output.delivery", || {
+        format!(
+            "needs {bytes} bytes of plans a step, want at most {MAX_RECIPE_BYTES}; use hard masks or mixed"
+        )
+    });
+    check.ensure(delivery.mixed() || format.dtype == Dtype::U8, "output.dtype", || {
+        "is a float type, but a recipe's rows are u8; want u8, or delivery mixed or both".into()
+    });
+    delivery
 }
 
 /// Dense labels are collected before they are sent: they must be small.
@@ -219,7 +286,7 @@ fn output_rule(
     output: &mut v1::OutputSpec,
     image: Option<&v1::ImageSpec>,
 ) -> Result<(Format, bool), JobError> {
-    use v1::{Delivery, Dtype as D, ImageLayout, LabelLayout};
+    use v1::{Dtype as D, ImageLayout, LabelLayout};
     let dtype = match check.known("output.dtype", output.dtype) {
         D::Unspecified | D::U8 => (D::U8, Dtype::U8),
         D::F16 => (D::F16, Dtype::F16),
@@ -250,10 +317,8 @@ fn output_rule(
     };
     output.set_labels(if dense { LabelLayout::Dense } else { LabelLayout::Pair });
     match check.known("output.delivery", output.delivery) {
-        Delivery::Unspecified | Delivery::Mixed => output.set_delivery(Delivery::Mixed),
-        other @ (Delivery::Recipe | Delivery::Both) => {
-            return Err(JobError::Unsupported(format!("delivery {}", other.as_str_name())));
-        }
+        v1::Delivery::Unspecified | v1::Delivery::Mixed => output.set_delivery(v1::Delivery::Mixed),
+        known @ (v1::Delivery::Recipe | v1::Delivery::Both) => output.set_delivery(known),
     }
     let image = image.cloned().unwrap_or_default();
     let side = |s: u32| s.clamp(1, MAX_SIDE) as usize;

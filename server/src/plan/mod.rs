@@ -12,6 +12,7 @@ pub mod fields;
 mod golden;
 pub mod image;
 pub mod points;
+pub mod recipe;
 pub mod scene;
 mod shared;
 pub mod view;
@@ -293,6 +294,10 @@ pub trait Policy: Sync + std::fmt::Debug {
     /// What it takes, for [`Args::resolve`].
     fn declared(&self) -> Declared {
         Declared { kind: "policy", name: self.name(), params: self.params(), choices: self.choices() }
+    }
+    /// Most words of data, 32 bit each, that a mask of its ops has in a recipe; see [`recipe`].
+    fn mask_words(&self, _args: &Args, _height: u32, _width: u32) -> usize {
+        0
     }
     /// Decides one row from its draws. Total: every legal `args` and every raster gives a legal mix.
     fn draw(&self, input: &PlanInput<'_>, args: &Args, draws: &Draws<'_>) -> Mix;

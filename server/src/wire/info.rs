@@ -63,7 +63,9 @@ fn step(feed: &Feed) -> Extent {
         // The budget: how many points are left of it depends on the scenes.
         return Extent { rows, points: points.max_points, inverse: points.max_points, ..Extent::default() };
     }
-    let Some(rule) = feed.tokens() else { return Extent { rows, ..Extent::default() } };
+    let Some(rule) = feed.tokens() else {
+        return Extent { rows, slots: feed.order.batch(), ..Extent::default() };
+    };
     let all: u64 = rule.tables.iter().map(|t| t.rows()).sum();
     let mean = |total: u64| (u128::from(rows) * u128::from(total)).div_ceil(u128::from(all.max(1))) as u64;
     let pieces = rule.tables.iter().map(|t| t.all_pieces()).sum();

@@ -4,7 +4,7 @@ use crate::assemble::{Block, Extent, Sample};
 use crate::batch::{Dtype, Piece};
 use crate::exec::{labels, points::columns::width};
 use crate::job::{Feed, Image, Pipeline, Points, Tokens};
-use crate::plan::Row;
+use crate::plan::{Row, recipe};
 use bytes::Bytes;
 use mixfeed_proto as v1;
 
@@ -21,6 +21,9 @@ const FACTS: [Column; 7] = [
     ("plan.lambda", Dtype::F64, 2),
     ("plan.box", Dtype::U32, 4),
 ];
+
+/// After those where clean rows are sent: the row's own slot, and the words of its plan.
+const RECIPE: [Column; 2] = [("plan.base", Dtype::U32, 1), ("plan.op", Dtype::U32, 0)];
 
 /// Of a row of tokens.
 const IDS: [Column; 3] =
@@ -55,7 +58,11 @@ fn columns(feed: &Feed, image: &Image) -> Vec<Column> {
     let width = |(name, dtype, width): Column| {
         (name, dtype, if width == 0 { feed.classes.len() as u64 } else { width })
     };
-    labels.iter().chain(&FACTS).copied().map(width).collect()
+    let words = image.delivery.words();
+    let recipe = words.into_iter().flat_map(|words| {
+        RECIPE.map(|(name, dtype, width)| (name, dtype, if width == 0 { words as u64 } else { width }))
+    });
+    labels.iter().chain(&FACTS).copied().map(width).chain(recipe).collect()
 }
 
 /// Offsets that a batch of tokens carries: name, and whether they count pieces instead of tokens.
@@ -72,10 +79,13 @@ pub fn descriptors(feed: &Feed, extent: Extent) -> Vec<v1::TensorDescriptor> {
     match &feed.pipeline {
         Pipeline::Image(image) => {
             let [a, b, c] = image.shape();
-            let pixels = describe("image", image.format.dtype, vec![rows, a, b, c], "");
+            let mixed = describe("image", image.format.dtype, vec![rows, a, b, c], "");
+            let clean = describe("image.clean", Dtype::U8, vec![extent.slots, a, b, c], "");
+            let pixels = [(image.delivery.mixed(), mixed), (image.delivery.words().is_some(), clean)];
+            let pixels = pixels.into_iter().filter(|(sent, _)| *sent).map(|(_, pixels)| pixels);
             let small = columns(feed, image).into_iter();
             let small = small.map(|(name, dtype, width)| describe(name, dtype, shape(width), ""));
-            std::iter::once(pixels).chain(small).collect()
+            pixels.chain(small).collect()
         }
         Pipeline::Tokens(rule) => {
             let mut all = large(rule, extent);
@@ -261,6 +271,14 @@ impl Columns {
             ];
             facts.iter_mut().zip(&cells).for_each(|(column, cell)| column.extend_from_slice(cell));
             digest(&mut self.digest, row, &[base, partner]);
+        }
+        if let Some(words) = image.delivery.words() {
+            let [bases, ops] = &mut facts[FACTS.len()..] else { unreachable!("as many as columns()") };
+            let size = (image.view.height, image.view.width);
+            for row in rows {
+                bases.extend((slot as u32 + row.base).to_le_bytes());
+                recipe::encode(row, slot as u32, size, words, ops);
+            }
         }
     }
 

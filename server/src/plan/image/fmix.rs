@@ -71,6 +71,11 @@ impl Policy for FMix {
         CHOICES
     }
 
+    fn mask_words(&self, args: &Args, height: u32, width: u32) -> usize {
+        let pixels = height as usize * width as usize;
+        if args.number("max_soft") > 0.0 { pixels } else { pixels.div_ceil(32) }
+    }
+
     fn draw(&self, input: &PlanInput<'_>, args: &Args, draws: &Draws<'_>) -> Mix {
         let (height, width) = (input.height, input.width);
         debug_assert_eq!(input.fields.size(), (height, width), "the bank is the job's");

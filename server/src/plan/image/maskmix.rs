@@ -50,6 +50,11 @@ impl Policy for MaskMix {
         }]
     }
 
+    fn mask_words(&self, args: &Args, height: u32, width: u32) -> usize {
+        let cell = args.number("cell") as u32;
+        (height.div_ceil(cell) as usize * width.div_ceil(cell) as usize).div_ceil(32)
+    }
+
     fn draw(&self, input: &PlanInput<'_>, args: &Args, draws: &Draws<'_>) -> Mix {
         let alpha = args.number("alpha");
         let sampled = draws.unit(Draw::Lambda).beta(alpha, alpha);

@@ -49,6 +49,10 @@ impl Policy for SmoothMix {
         PARAMS
     }
 
+    fn mask_words(&self, _args: &Args, height: u32, width: u32) -> usize {
+        height as usize + width as usize
+    }
+
     fn draw(&self, input: &PlanInput<'_>, args: &Args, draws: &Draws<'_>) -> Mix {
         let spread = draws.unit(Draw::PrivateA).range(args.number("sigma_min"), args.number("sigma_max"));
         let sigma = spread * f64::from(input.height);

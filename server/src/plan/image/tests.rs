@@ -106,7 +106,7 @@ fn check_op(op: &Op, height: u32, width: u32) {
 
 /// Defaults, everything at its least, everything at its most, and each number alone at either end; each with every
 /// value of every option, one at a time.
-fn extremes(policy: &dyn Policy) -> Vec<Args> {
+pub fn extremes(policy: &dyn Policy) -> Vec<Args> {
     let every = |pick: fn(&crate::plan::Param) -> f64| -> BTreeMap<String, f64> {
         policy.params().iter().map(|p| (p.name.to_string(), pick(p))).collect()
     };
