@@ -87,6 +87,32 @@ def test_clean_rows_and_rows_of_one_class_have_plain_cross_entropy(draw_floats):
     assert torch.equal(got, cross_entropy(logits, classes, weights, reduction="none"))
 
 
+def test_of_two_classes_each_is_certain_without_the_other(draw_floats):
+    logits = draw_floats(3, 2).requires_grad_()
+    classes, weights = torch.tensor([[0, 1], [1, 0], [1, 1]]), torch.full((3, 2), 0.5)
+    decoupled_cross_entropy(logits, classes, weights, eta=9.0).backward()
+    plain = logits.detach().clone().requires_grad_()
+    cross_entropy(plain, classes, weights).backward()
+    assert torch.allclose(logits.grad, plain.grad, atol=1e-15)
+
+
+def test_a_certain_class_leaves_the_other_its_term():
+    logits = torch.tensor([[200.0, 1.0, 0.0, -1.0]], requires_grad=True)
+    loss = decoupled_cross_entropy(logits, CLASSES, WEIGHTS.float(), eta=1.0)
+    loss.backward()
+    term = loss.item() - 0.3 * 199.0
+    assert term == pytest.approx(-log_phi([1.0, 0.0, -1.0], 0, None), abs=1e-4)
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize(("rest", "regularised"), [(5e-4, False), (2e-3, True)])
+def test_a_trace_of_a_class_is_none(rest, regularised):
+    weights = torch.tensor([[1 - rest, rest]], dtype=torch.float64)
+    term = decoupled_cross_entropy(Z, CLASSES, weights) - cross_entropy(Z, CLASSES, weights)
+    want = -0.1 * (log_phi(Z[0].tolist(), 0, 1) + log_phi(Z[0].tolist(), 1, 0)) if regularised else 0.0
+    assert term.item() == pytest.approx(want, abs=1e-12)
+
+
 def test_one_class_is_told_without_looking_at_the_other():
     logits = Z.clone().requires_grad_()
     only_a = torch.tensor([[True, False]])

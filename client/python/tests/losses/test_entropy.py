@@ -109,7 +109,7 @@ def test_a_shift_of_all_logits_changes_nothing(draw_labels, draw_floats):
 def test_rows_without_labels_are_as_if_they_were_not_there(draw_floats, loss):
     logits = draw_floats(3, 4).requires_grad_()
     classes, weights = (
-        torch.tensor([[-1, -1], [2, 1], [-1, 0]]),
+        torch.tensor([[-1, -100], [2, 1], [-1, 0]]),
         torch.tensor([[0.4, 0.6], [0.3, 0.7], [1.0, 0.0]]),
     )
     loss(logits, classes, weights, smoothing=0.1).backward()

@@ -191,6 +191,25 @@ def test_large_exponents_do_not_overflow():
     assert score.grad.tolist() == pytest.approx([-0.5, 2 / 3, 1 / 3, -0.5], abs=1e-5)
 
 
+def test_exponents_of_items_that_do_not_count_do_not_overflow_either():
+    row = torch.zeros(2, dtype=torch.long)
+    score = torch.tensor([-1.0, 1.0], requires_grad=True)
+    pairs = Pairs(row, row, row, torch.tensor([0.0, 1.0]), 1)
+    loss = metrix_multi_similarity(score, pairs, beta=500.0, gamma=900.0, margin=0.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    assert score.grad.tolist() == [0.0, 0.0]
+
+
+def test_equal_rows_have_a_finite_slope_of_distance():
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    pairs = clean_pairs(torch.tensor([0, 0, 1]))
+    loss = metrix_contrastive(metrix_similarity(embeddings, pairs), pairs, measure="distance")
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-3)
+    assert torch.isfinite(embeddings.grad).all()
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_proxy_module_by_loops(draw_labels, draw_floats, mixed):
     module = ProxyAnchor(5, 6).double()

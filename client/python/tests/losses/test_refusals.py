@@ -34,10 +34,9 @@ REFUSED: list[tuple[type[Exception], str, Callable[[], object]]] = [
     ),
     (
         ValueError,
-        r"labels: has values from -1 to 3, want -1 \(none\) to 2",
+        "labels: has values up to 3, want less than 3, negative for none",
         lambda: losses.cross_entropy(Z[:, :3], CLASSES, WEIGHTS),
     ),
-    (ValueError, "labels: has values from -2", lambda: losses.cross_entropy(Z, torch.full((5,), -2))),
     (
         ValueError,
         r"labels: has shape \(5, 2\), want \(n, C\), n = 5, C = 4",
@@ -187,7 +186,7 @@ REFUSED: list[tuple[type[Exception], str, Callable[[], object]]] = [
     ),
     (
         ValueError,
-        "pairs.anchor: has values from 0 to 3",
+        "pairs.anchor: has values up to 3, want less than 3",
         lambda: losses.metrix_contrastive(torch.zeros(6), PAIRS._replace(anchors=3)),
     ),
     (ValueError, "measure: is 'l1'", lambda: losses.metrix_contrastive(torch.zeros(6), PAIRS, measure="l1")),

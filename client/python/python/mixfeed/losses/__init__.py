@@ -1,8 +1,8 @@
 """Losses for mixed batches, as pure functions on torch tensors; needs torch and nothing else of this package.
 
 Labels are taken as the server sends them: `label.class` (n, 2) with `label.weight` (n, 2), or `label.dense`
-(n, C). Half-precision inputs are computed in float32. Class -1 means no label. `reduction` is `mean`, `sum`
-or `none`.
+(n, C). Half-precision inputs are computed in float32. A negative class means no label. `reduction` is `mean`,
+`sum` or `none`.
 
 | name | what | source |
 | --- | --- | --- |

@@ -86,15 +86,15 @@ class Shapes:
         return found
 
     def integers(self, name: str, value: Tensor, axes: Sequence[str], *, high: int | None = None) -> Tensor:
-        """An integer tensor of these axes as int64, each element -1 to `high` - 1 when `high` is given."""
+        """An integer tensor of these axes as int64, each element below `high` when that is given."""
         self._match(name, value, axes)
         if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
             raise TypeError(f"{name}: has elements {value.dtype}, want integers")
         found = value.long()
         if high is not None and found.device.type == "cpu" and found.numel():
-            low, top = (int(edge) for edge in found.aminmax())
-            if low < -1 or top >= high:
-                refuse(name, f"has values from {low} to {top}, want -1 (none) to {high - 1}")
+            top = int(found.max())
+            if top >= high:
+                refuse(name, f"has values up to {top}, want less than {high}, negative for none")
         return found
 
     def booleans(self, name: str, value: Tensor, axes: Sequence[str]) -> Tensor:

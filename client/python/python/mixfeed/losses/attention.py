@@ -178,7 +178,7 @@ def pal_weights(
         logits: (n, C) floats.
         attention: (n, L) or (n, heads, L) floats of at least 0, as of `transmix_weights`.
         kept: (n, L) floats 0 to 1.
-        classes: (n, 2) integers, -1 (none) to C - 1; a row without any class keeps its weights.
+        classes: (n, 2) integers below C, negative for none; a row without any class keeps its weights.
         weights: (n, 2) floats that sum to 1.
         smoothing: 0 to below 1, of the target in f.
         relabel: (n) bool, rows to change; others keep their weights. None: all.

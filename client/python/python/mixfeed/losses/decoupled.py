@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mixfeed.losses.arguments import Reduction, Shapes, number, one_of, reduce, refuse
 from mixfeed.losses.entropy import OverClasses, binary_terms, cross_entropy, is_dense, over_classes_of
@@ -54,13 +55,14 @@ def decoupled_weights(
     return torch.where(u > 0, risen, torch.zeros_like(u))
 
 
-def _excluding(z: Tensor, own: Tensor, other: Tensor, both: Tensor) -> Tensor:
-    """(n): log phi(own | other), softmax without the other class; own, other (n) int64. Only meant where
-    `both` (n) is.
+def _log_phi(z: Tensor, index: Tensor, both: Tensor) -> Tensor:
+    """(n, 2): log phi(a | b) and log phi(b | a), softmax without the other class; meant where `both` (n) is.
+
+    With R the log of the sum over all classes but the two, phi(a | b) = e^a / (e^a + e^R) = sigmoid(a - R).
     """
-    other = other[:, None]
-    hidden = torch.where(both[:, None], torch.full_like(z[:, :1], -torch.inf), z.gather(1, other))
-    return z.gather(1, own[:, None])[:, 0] - z.scatter(1, other, hidden).logsumexp(1)
+    own = z.gather(1, index)
+    rest = z.scatter(1, index, own.masked_fill(both[:, None], -torch.inf)).logsumexp(1, keepdim=True)
+    return F.logsigmoid(own - rest)
 
 
 def decoupled_cross_entropy(
@@ -89,7 +91,7 @@ def decoupled_cross_entropy(
 
     Args:
         logits: (n, C) floats.
-        classes: (n, 2) integers, -1 (none) to C - 1.
+        classes: (n, 2) integers below C, negative for none.
         weights: (n, 2) floats of at least 0.
         eta: at least 0.
         select: `both` classes, or the one with `less` or `more` weight; both where weights are equal.
@@ -122,8 +124,8 @@ def decoupled_cross_entropy(
         factors = factors * (gap <= 0 if select == "less" else gap >= 0)
     if confident is not None:
         factors = factors * shapes.booleans("confident", confident, ("n", "k"))
-    log_phi = torch.stack((_excluding(z, a, b, both), _excluding(z, b, a, both)), 1)
-    losses = losses - eta * torch.where(both, (factors * log_phi).sum(1), torch.zeros_like(losses))
+    terms = (factors * _log_phi(z, found.index, both)).sum(1)
+    losses = losses - eta * torch.where(both, terms, torch.zeros_like(losses))
     return reduce(losses, reduction, found.counted)
 
 
@@ -146,8 +148,8 @@ def decoupled_binary_cross_entropy(
 
     Args:
         logits: (n, C) floats.
-        labels: (n) or (n, k) integers, -1 (none) to C - 1, or a dense target (n, C), floats 0 to 1, without
-            smoothing.
+        labels: (n) or (n, k) integers below C, negative for none, or a dense target (n, C), floats 0 to 1,
+            without smoothing.
         weights: (n, k) floats of at least 0; None for the two other forms.
         xi, power, base: as of `decoupled_weights`; power 0 is the two-hot loss.
         over_classes: `mean` or `sum` over the classes of a row.

@@ -40,8 +40,8 @@ def cross_entropy(
 
     Args:
         logits: (n, C) floats.
-        labels: (n) or (n, k) integers, -1 (none) to C - 1, as `label.class`; or a dense target (n, C), floats
-            of at least 0, as `label.dense`.
+        labels: (n) or (n, k) integers below C, negative for none, as `label.class`; or a dense target (n, C),
+            floats of at least 0, as `label.dense`.
         weights: (n, k) floats of at least 0, as `label.weight`; they need not sum to 1. None for the two
             other forms.
         smoothing: 0 to below 1: `batch.smoothing`, which is 0 with `label.dense`.
@@ -97,7 +97,7 @@ def binary_cross_entropy(
 
     Args:
         logits: (n, C) floats.
-        labels: (n) or (n, k) integers, -1 (none) to C - 1, or a dense target (n, C), floats 0 to 1.
+        labels: (n) or (n, k) integers below C, negative for none, or a dense target (n, C), floats 0 to 1.
         weights: (n, k) floats of at least 0; None for the two other forms.
         smoothing: 0 to below 1. Spread over the classes (eps / C); with `multi_label`, y (1 - eps) + eps / 2.
         threshold: 0 to below 1; the target becomes 1 above it and 0 elsewhere, after smoothing. None: off.
@@ -149,8 +149,8 @@ def mixed_accuracy(
 
     Args:
         logits: (n, C) floats.
-        labels: (n) or (n, j) integers, -1 (none) to C - 1, or a dense target (n, C), floats of at least 0,
-            without smoothing (what is spread over other classes would count as hits).
+        labels: (n) or (n, j) integers below C, negative for none, or a dense target (n, C), floats of at
+            least 0, without smoothing (what is spread over other classes would count as hits).
         weights: (n, j) floats of at least 0; None for the two other forms.
         k: 1 to C.
         reduction: `mean` over labelled rows, `sum`, or `none`.

@@ -89,10 +89,10 @@ def dense_labels(
     """Targets (n, num_classes) of sparse labels: what the server sends as `label.dense`.
 
     Smoothing is applied to both one-hots before mixing, on = 1 - eps + eps / C, off = eps / C, as in timm; an
-    entry without a class (-1) adds nothing, so that a row's sum shows how much of it is labelled.
+    entry without a class adds nothing, so that a row's sum shows how much of it is labelled.
 
     Args:
-        classes: (n) or (n, k) integers, -1 to num_classes - 1; `label.class`.
+        classes: (n) or (n, k) integers below num_classes, negative for none; `label.class`.
         weights: (n, k) floats of at least 0; `label.weight`. None when classes are (n).
         num_classes: at least 1.
         smoothing: 0 to below 1; `batch.smoothing`.

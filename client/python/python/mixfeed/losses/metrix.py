@@ -195,7 +195,7 @@ class ProxyAnchor(nn.Module):
 
         Args:
             embeddings: (n, features) floats; normalised here.
-            classes: (n), or (n, k) with weights; integers, -1 (none, no pair) to classes - 1.
+            classes: (n), or (n, k) with weights; integers below `classes`, negative for none (no pair).
             weights: (n, k) floats 0 to 1, for mixed rows.
             reduction: as of `metrix_proxy_anchor`; `none` gives one loss per proxy.
 

@@ -25,8 +25,8 @@ def homologous_recognition(
 
     Args:
         features: (n, L, d) floats, the encoder's (projected) patches.
-        source: (n, L) integers, which image of its group each patch is from; a patch of -1 has no source: it
-            is nobody's positive, but a negative of others.
+        source: (n, L) integers, which image of its group each patch is from; a patch of a negative one has
+            none: it is nobody's positive, but a negative of others.
         temperature: above 0.
         reduction: `mean` over images that have a positive pair, `sum`, or `none`.
 

@@ -28,12 +28,14 @@ class Pairs(NamedTuple):
     @property
     def counted(self) -> Tensor:
         """(anchors) bool: has an item."""
-        return torch.bincount(self.anchor, minlength=self.anchors) > 0
+        return torch.zeros(self.anchors, dtype=torch.bool, device=self.anchor.device).index_fill(
+            0, self.anchor, True
+        )
 
 
 def _relations(classes: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, n) bool each: the column is another row of the row's class; it is of another class. -1 is
-    neither.
+    """(n, n) bool each: the column is another row of the row's class; it is of another class. A negative
+    class is neither.
     """
     found = Shapes().integers("classes", classes, ("n",))
     known = (found >= 0)[:, None] & (found >= 0)
@@ -45,7 +47,7 @@ def clean_pairs(classes: Tensor) -> Pairs:
     """Every row with every other: relation 1 for equal classes, 0 for different ones.
 
     Args:
-        classes: (n) integers; a row of class -1 is in no pair.
+        classes: (n) integers; a row of a negative class is in no pair.
 
     Raises:
         TypeError, ValueError: an argument doesn't fit; the message names it.
@@ -73,7 +75,7 @@ def metrix_pairs(
     Source: Venkataramanan et al., ICLR 2022 (arXiv:2106.04990).
 
     Args:
-        classes: (n) integers; a row of class -1 is in no pair.
+        classes: (n) integers; a row of a negative class is in no pair.
         lam: 0 to 1, weight of the positive.
         kind: `positive-negative` or `anchor-negative`.
         hardest: take only so many negatives of each anchor, those of highest similarity; at least 1. None:

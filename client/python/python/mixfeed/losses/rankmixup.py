@@ -53,7 +53,7 @@ def rankmixup_margin(
     Args:
         raw_logits: (n, C) floats, of the clean rows.
         mixed_logits: (n, C) or (n, Q, C) floats; row i is mixed from clean row i.
-        classes: (n, 2) or (n, Q, 2) integers, -1 (none) to C - 1.
+        classes: (n, 2) or (n, Q, 2) integers below C, negative for none.
         weights: of the same shape, floats of at least 0.
         margin: at least 0.
         score: `logit`, or `confidence` (the highest softmax, of which the paper speaks; take a margin below
@@ -106,7 +106,7 @@ def rankmixup_ndcg(
     Args:
         raw_logits: (n, C) floats, of the clean rows.
         mixed_logits: (n, C) or (n, Q, C) floats; row i is mixed from clean row i.
-        classes: (n, 2) or (n, Q, 2) integers, -1 (none) to C - 1.
+        classes: (n, 2) or (n, Q, 2) integers below C, negative for none.
         weights: of the same shape, floats of at least 0.
         reduction: `mean` over rows, `sum`, or `none`.
 
