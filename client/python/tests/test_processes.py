@@ -149,7 +149,11 @@ def test_an_interpreter_ends_without_a_word(load, server, end):
 def test_an_exception_is_the_only_thing_that_is_told(load, server):
     loader = load()
     loader.describe()
-    code = "import mixfeed, sys\nfor _ in mixfeed.Loader(*sys.argv[1:], arrays='raw'):\n    raise ValueError('mine')"
+    code = """
+        import mixfeed, sys
+        for _ in mixfeed.Loader(*sys.argv[1:], arrays="raw"):
+            raise ValueError("mine")
+    """
     done = run(code, server.endpoint, loader.describe()["job"], check=False)
     assert done.returncode == 1 and done.stderr.count("Traceback") == 1 and "ValueError: mine" in done.stderr
 

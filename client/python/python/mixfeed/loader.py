@@ -446,7 +446,7 @@ class Loader(Feedback):
 
 @atexit.register
 def _close_all() -> None:
-    """Reports that wait get a moment; nothing else holds up the interpreter. Threads that read find the end."""
+    """Reports that wait get a moment; nothing else holds up the interpreter. Readers find the end."""
     for loader in list(_live):
         loader._leaving = True
         try:
