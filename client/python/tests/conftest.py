@@ -1,6 +1,7 @@
 """One server on the demo data serves most tests; each has jobs of its own."""
 
 import os
+import re
 
 os.environ.pop("MIXFEED_TOKEN", None)
 for name in ("RANK", "WORLD_SIZE"):
@@ -32,7 +33,7 @@ def load(server, request):
     made = []
 
     def loader(spec=None, job=None, kind=mixfeed.DataLoader, **options):
-        name = job or request.node.name.replace("[", "-").replace("]", "")
+        name = job or re.sub("[^A-Za-z0-9]+", "-", request.node.name).strip("-")
         options = {"patience": 30, **options}
         made.append(kind(server.endpoint, name, spec=spec or specs.photos(), **options))
         return made[-1]

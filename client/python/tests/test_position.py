@@ -40,7 +40,7 @@ def test_states_of_other_jobs_are_refused(load):
     next(loader)
     state = loader.state_dict()
     other = load(job="of-another-name")
-    with pytest.raises(mixfeed.StateMismatch, match=r"states_of_other_jobs.*of-another-name"):
+    with pytest.raises(mixfeed.StateMismatch, match=r"test-states-of-other-jobs.*of-another-name"):
         other.load_state_dict(state)
     # The same name, but another seed: found out when the job is opened.
     renamed = {**state, "job": "of-another-name", "cursor": {**state["cursor"], "job": "of-another-name"}}

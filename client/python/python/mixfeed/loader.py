@@ -147,7 +147,7 @@ class Loader(Feedback):
             pin=pin_memory,
             options={option: value for option, value in options.items() if value is not None},
         )
-        self._resumed = self._begun = self._closed = False
+        self._resumed = self._begun = self._closed = self._leaving = False
         self._source: Source | None = None
         self._mover: Mover | None = None
         cursor = dict(start) if isinstance(start, Mapping) else None
@@ -412,7 +412,7 @@ class Loader(Feedback):
             yield batch
 
     def _take(self) -> Batch | None:
-        if self._end is not None:
+        if self._end is not None or self._leaving:
             return None
         source = self._open()
         stream = source.open_stream(self._position)
@@ -421,6 +421,8 @@ class Loader(Feedback):
         except Error:
             # It has ended with this; the next one goes on from the same position.
             source.drop_stream()
+            if self._leaving:
+                return None
             raise
         self._begun = True
         if core is None:
@@ -444,8 +446,9 @@ class Loader(Feedback):
 
 @atexit.register
 def _close_all() -> None:
-    """Reports that wait get a moment; nothing else holds up the interpreter."""
+    """Reports that wait get a moment; nothing else holds up the interpreter. Readers find the end."""
     for loader in list(_live):
+        loader._leaving = True
         try:
             loader.close(timeout=2.0)
         except Exception as error:
