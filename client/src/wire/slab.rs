@@ -13,6 +13,10 @@ pub(crate) const ALIGN: usize = 64;
 /// Slabs that are kept: one being filled, one handed over, one in use, one to spare.
 const KEEP: usize = 4;
 
+/// Slabs above this size are rounded up to an eighth of their power of two: ragged batches are never equally long, and each
+/// one that is the longest so far would have all memory taken anew.
+const ROUGH: usize = 1 << 20;
+
 /// Recycles slabs of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -75,7 +79,7 @@ impl Pool {
 
     /// A slab of `len` bytes with arbitrary content. A new one is address space first; pages come when written.
     pub(crate) fn get(self: &Arc<Self>, len: usize) -> Slab {
-        let want = len + ALIGN;
+        let want = rounded(len + ALIGN);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = match free.iter().position(|memory| memory.bytes.len() >= want) {
             Some(index) => free.swap_remove(index),
@@ -93,6 +97,10 @@ impl Pool {
     pub(crate) fn free_bytes(&self) -> usize {
         self.free.lock().expect("no panic while locked").iter().map(|memory| memory.bytes.len()).sum()
     }
+}
+
+fn rounded(bytes: usize) -> usize {
+    if bytes < ROUGH { bytes } else { bytes.next_multiple_of(bytes.next_power_of_two() / 8) }
 }
 
 impl Slab {
@@ -159,6 +167,14 @@ mod tests {
         assert_eq!(told(), 5000 + ALIGN, "a batch that outlives its stream keeps its memory");
         drop(again);
         assert_eq!(told(), 0);
+    }
+
+    #[test]
+    fn a_batch_that_is_a_little_longer_fits_too() {
+        let pool = Arc::new(Pool::default());
+        let address = pool.get(3 << 20).bytes().as_ptr();
+        assert_eq!(pool.get((3 << 20) + 100_000).bytes().as_ptr(), address);
+        assert_eq!(pool.free_bytes(), (7 << 20) / 2, "the next eighth of 4 MiB");
     }
 
     #[test]

@@ -94,14 +94,31 @@ pub fn job(group: &str, seed: u64, batch: u32, policies: Vec<v1::PolicySpec>) ->
     }
 }
 
-/// A job on the first tile as one policy is previewed: without distortion and voxels.
+/// A job on the first tile as one policy is previewed: without distortion and voxels. Scenes are shifted for unions only:
+/// the other policies exchange what lies about the origin, which would be another place in each of two shifted scenes.
 pub fn scan(seed: u64, batch: u32, policies: Vec<v1::PolicySpec>) -> v1::JobSpec {
+    let union = policies.iter().all(|policy| policy.name == "mix3d");
     let mut spec = job("survey", seed, batch, policies);
     if let Some(points) = &mut spec.points {
+        points.shift = union;
         points.elastic.clear();
         points.voxel = None;
         points.features.clear();
         points.fill = [("segment".to_owned(), -1.0)].into();
     }
     spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unions_are_previewed_with_shifted_scenes() {
+        let shifted = |name: &str| {
+            let policy = v1::PolicySpec { name: name.into(), ..Default::default() };
+            scan(1, 2, vec![policy]).points.unwrap_or_default().shift
+        };
+        assert_eq!(["mix3d", "polarmix", "lasermix"].map(shifted), [true, false, false]);
+    }
 }

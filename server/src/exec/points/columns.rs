@@ -1,6 +1,7 @@
 //! The served columns of points, written once, from scenes through parts and voxels into the bytes that are sent.
 
 use super::Points;
+use super::colors::{Colors, look};
 use super::union::{Part, Turn, len};
 use super::voxel::Voxels;
 use crate::exec::simd::Level;
@@ -234,10 +235,10 @@ impl Columns<'_> {
 fn put_feature(feature: Feature, scene: &Points, turn: Turn, points: &[u32], out: &mut [u8], stride: usize) {
     match feature {
         Feature::Coord => vectors(out, stride, &scene.coord, points, |p| turn.of(p)),
-        Feature::Normal => vectors(out, stride, attribute(&scene.normal), points, |v| turn.of(v)),
-        Feature::Color(normal) => colours(out, stride, attribute(&scene.color), points, normal),
+        Feature::Normal => vectors(out, stride, attribute(scene.normal.as_deref()), points, |v| turn.of(v)),
+        Feature::Color(normal) => colours(out, stride, attribute(scene.color.as_ref()), points, normal),
         Feature::Intensity => {
-            let of = attribute(&scene.intensity);
+            let of = attribute(scene.intensity.as_deref());
             scalars(out, stride, points.iter().map(|p| of[*p as usize]));
         }
         Feature::Distance => {
@@ -248,27 +249,40 @@ fn put_feature(feature: Feature, scene: &Points, turn: Turn, points: &[u32], out
     }
 }
 
-/// Colours of at most [`RUN`] points, gathered first: a loop over numbers side by side divides many of them at once.
-fn colours(
-    out: &mut [u8],
-    stride: usize,
-    from: &[[f32; 3]],
-    points: &[u32],
-    normal: Option<([f32; 3], [f32; 3])>,
-) {
-    let (level, mut gathered, mut scaled) = (Level::best(), [[0.0; 3]; RUN], [[0.0; 3]; RUN]);
-    gathered.iter_mut().zip(points).for_each(|(to, point)| *to = from[*point as usize]);
-    level.scale_floats(scaled.as_flattened_mut(), gathered.as_flattened());
-    if let Some((mean, std)) = normal {
-        level.normalize(scaled.as_flattened_mut(), [mean; RUN].as_flattened(), [std; RUN].as_flattened());
-    }
-    for (out, v) in out.chunks_mut(stride).zip(&scaled[..points.len()]) {
-        put(out, *v);
+/// Mean and standard deviation per channel.
+type Normal = Option<([f32; 3], [f32; 3])>;
+
+/// Colours of at most [`RUN`] points.
+fn colours(out: &mut [u8], stride: usize, from: &Colors, points: &[u32], normal: Normal) {
+    match from {
+        Colors::Each(colors) => {
+            // Gathered first: a loop over numbers side by side divides many of them at once.
+            let (mut gathered, mut scaled) = ([[0.0; 3]; RUN], [[0.0; 3]; RUN]);
+            gathered.iter_mut().zip(points).for_each(|(to, point)| *to = colors[*point as usize]);
+            scale(&gathered, &mut scaled, normal);
+            out.chunks_mut(stride).zip(&scaled[..points.len()]).for_each(|(out, v)| put(out, *v));
+        }
+        Colors::Stored(bytes, table) => {
+            let mut scaled = [[0.0; 3]; 256];
+            scale(table, &mut scaled, normal);
+            for (out, point) in out.chunks_mut(stride).zip(points) {
+                put(out, look(&scaled, bytes[*point as usize]));
+            }
+        }
     }
 }
 
-fn attribute<T>(of: &Option<Vec<T>>) -> &[T] {
-    of.as_deref().expect("`check` has refused scenes without it")
+/// `v / 255`, and less the mean and divided by the deviation where there are any.
+fn scale<const N: usize>(from: &[[f32; 3]; N], to: &mut [[f32; 3]; N], normal: Normal) {
+    let level = Level::best();
+    level.scale_floats(to.as_flattened_mut(), from.as_flattened());
+    if let Some((mean, std)) = normal {
+        level.normalize(to.as_flattened_mut(), [mean; N].as_flattened(), [std; N].as_flattened());
+    }
+}
+
+fn attribute<T: ?Sized>(of: Option<&T>) -> &T {
+    of.expect("`check` has refused scenes without it")
 }
 
 /// Cuts the next `bytes` off the front of a column.

@@ -8,6 +8,7 @@
 //! width gives the same bits; sums say in which order they add.
 
 pub mod budget;
+mod colors;
 pub mod columns;
 mod crop;
 mod elastic;
@@ -23,6 +24,7 @@ pub mod union;
 pub mod voxel;
 pub(in crate::exec) mod walk;
 
+pub use colors::{Colors, Table};
 pub use crop::nearest;
 pub use lanes::Measured;
 pub use transform::{apply, apply_cut, transform};
@@ -49,7 +51,11 @@ pub struct Scratch {
 impl Scratch {
     /// Takes the memory of points that are no longer wanted; at most eight buffers are kept.
     pub fn recycle(&mut self, points: Points) {
-        let buffers = [Some(points.coord), points.color, points.normal];
+        let color = points.color.and_then(|color| match color {
+            Colors::Each(colors) => Some(colors),
+            Colors::Stored(..) => None,
+        });
+        let buffers = [Some(points.coord), color, points.normal];
         self.free.extend(buffers.into_iter().flatten());
         self.free.iter_mut().for_each(trim);
         self.free.truncate(8);
@@ -68,8 +74,8 @@ impl Scratch {
 pub struct Points {
     /// x, y, z in the file's unit.
     pub coord: Vec<[f32; 3]>,
-    /// Red, green, blue in 0..=255, fractions allowed.
-    pub color: Option<Vec<[f32; 3]>>,
+    /// Red, green, blue.
+    pub color: Option<Colors>,
     /// Normals, of any length.
     pub normal: Option<Vec<[f32; 3]>>,
     /// Intensity or reflectance as stored.
@@ -78,6 +84,8 @@ pub struct Points {
     pub segment: Option<Vec<i32>>,
     /// Instance of each point; negative means none.
     pub instance: Option<Vec<i32>>,
+    /// Smallest and largest coordinate per axis of all points, where it is known.
+    pub extent: Option<([f32; 3], [f32; 3])>,
 }
 
 impl Points {
@@ -97,10 +105,11 @@ impl Points {
     /// When `keep` is not ascending or names a point that is not there: a fault of the plan.
     pub fn keep(&mut self, keep: &[u32]) {
         crop::keep(&mut self.coord, keep);
-        crop::keep_some(&mut self.color, keep);
+        self.color.iter_mut().for_each(|color| color.keep(keep));
         crop::keep_some(&mut self.normal, keep);
         crop::keep_some(&mut self.intensity, keep);
         crop::keep_some(&mut self.segment, keep);
         crop::keep_some(&mut self.instance, keep);
+        self.extent = None;
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // fixtures are ours
 
-use super::{Points, Scratch, apply};
+use super::{Colors, Points, Scratch, apply};
 use crate::cloud::Scene;
 use crate::plan::scene::{Lattice, SceneOp, Shape};
 use serde_json::Value;
@@ -92,9 +92,9 @@ fn every_op_agrees_with_numpy_and_scipy() {
         // What a case does not name stays as it was; as nothing is done to it, it is equal exactly.
         let mut want = apply(before.clone(), &[], &mut scratch);
         let stored = |name: &str| case["want"].get(name);
-        let Points { coord, color, normal, intensity, segment, instance } = &mut want;
+        let Points { coord, color, normal, intensity, segment, instance, extent: _ } = &mut want;
         *coord = triples(&floats(stored("coord").unwrap()));
-        stored("color").into_iter().for_each(|c| *color = Some(triples(&floats(c))));
+        stored("color").into_iter().for_each(|c| *color = Some(Colors::Each(triples(&floats(c)))));
         stored("normal").into_iter().for_each(|n| *normal = Some(triples(&floats(n))));
         stored("intensity").into_iter().for_each(|v| *intensity = Some(floats(v)));
         stored("segment").into_iter().for_each(|v| *segment = Some(hex(v, i32::from_le_bytes)));
@@ -105,7 +105,9 @@ fn every_op_agrees_with_numpy_and_scipy() {
             case["ops"].as_array().unwrap().iter().map(|o| o["op"].as_str().unwrap()).collect();
         let what = |column: &str| format!("case {number}, scene {}, {names:?}: {column}", case["scene"]);
         same_triples(&got.coord, &want.coord, 1e-5 * extent, &what("coord"));
-        let pairs = [(&got.color, &want.color, 1e-3, "color"), (&got.normal, &want.normal, 1e-6, "normal")];
+        let each = |color: &Option<Colors>| color.clone().map(Colors::each);
+        let colors = (each(&got.color), each(&want.color));
+        let pairs = [(&colors.0, &colors.1, 1e-3, "color"), (&got.normal, &want.normal, 1e-6, "normal")];
         for (got, want, tolerance, column) in pairs {
             assert_eq!(got.is_some(), want.is_some(), "{}", what(column));
             if let (Some(got), Some(want)) = (got, want) {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{Points, Scratch, apply, apply_cut, nearest};
+use super::{Colors, Points, Scratch, apply, apply_cut, nearest};
 use crate::cloud::Scene;
 use crate::plan::scene::{
     ClippedNormal, Lattice, MOST_NODES, SceneError, SceneOp, SceneRule, Shape, cut, draw,
@@ -113,7 +113,7 @@ proptest! {
         let points = apply(scene, &ops, &mut scratch);
         prop_assert_eq!(points.len(), n);
         prop_assert!(points.coord.as_flattened().iter().all(|v| v.is_finite()));
-        let color = points.color.unwrap();
+        let color = points.color.unwrap().each();
         prop_assert!(color.len() == n && color.as_flattened().iter().all(|v| (0.0..=255.0).contains(v)));
         let normal = points.normal.unwrap();
         prop_assert!(normal.len() == n && normal.as_flattened().iter().all(|v| v.is_finite()));
@@ -281,7 +281,7 @@ fn bytes_are_pinned() {
     let ops = draw(&rule, &Shape::of(&scene.coord), &stream, 1, 2).unwrap();
     let points = apply(scene, &ops, &mut scratch);
     let mut hasher = blake3::Hasher::new();
-    for column in [Some(points.coord), points.color, points.normal] {
+    for column in [Some(points.coord), points.color.map(Colors::each), points.normal] {
         column.unwrap().as_flattened().iter().for_each(|v| {
             hasher.update(&v.to_le_bytes());
         });

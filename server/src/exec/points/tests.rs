@@ -20,11 +20,12 @@ pub fn scene(n: usize, seed: u32) -> Points {
     let of = |k: i32| (0..n as i32).map(|i| (i * k + seed as i32) % 5).collect::<Vec<_>>();
     Points {
         coord: (0..n).map(at).collect(),
-        color: Some((0..n).map(|i| [i as f32 % 256.0, seed as f32 % 256.0, 255.0]).collect()),
+        color: Some(Colors::Each((0..n).map(|i| [i as f32 % 256.0, seed as f32 % 256.0, 255.0]).collect())),
         normal: Some((0..n).map(|i| [0.0, (i % 3) as f32, 1.0]).collect()),
         intensity: Some((0..n).map(|i| i as f32 / 8.0).collect()),
         segment: Some(of(1)),
         instance: Some(of(2).into_iter().map(|i| i - 1).collect()),
+        extent: None,
     }
 }
 

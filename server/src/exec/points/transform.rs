@@ -2,7 +2,7 @@
 
 use super::lanes::Measured;
 use super::walk::{Input, Step, Walk};
-use super::{Points, Scratch, crop, elastic};
+use super::{Points, Scratch, colors, crop, elastic};
 use crate::cloud::Scene;
 use crate::plan::scene::SceneOp;
 
@@ -46,7 +46,7 @@ pub fn transform(scene: Scene, measured: &Measured, ops: &[SceneOp], scratch: &m
     let extent = (end(measured.shape.min), end(measured.shape.max));
     let mut made = Making {
         coord: Walk::new(scratch.triples(n), Input::Stored(&coord, centre), Some(extent)),
-        color: color.as_ref().map(|c| Walk::new(scratch.triples(n), Input::Bytes(c), None)),
+        color: color.map(colors::Making::new),
         normal: normal.map(|n| Walk::new(n, Input::Place, None)),
         rest: Points { intensity, segment, instance, ..Points::default() },
     };
@@ -57,8 +57,9 @@ pub fn transform(scene: Scene, measured: &Measured, ops: &[SceneOp], scratch: &m
     let far = low.iter().chain(&high).fold(0.0, |far: f32, v| far.max(v.abs()));
     let points = Points {
         coord: made.coord.done(),
-        color: made.color.map(Walk::done),
+        color: made.color.map(colors::Making::done),
         normal: made.normal.map(Walk::done),
+        extent: (n > 0).then_some((low, high)),
         ..made.rest
     };
     (points, if n > 0 { far } else { 0.0 })
@@ -67,7 +68,7 @@ pub fn transform(scene: Scene, measured: &Measured, ops: &[SceneOp], scratch: &m
 /// Points whose coordinates, colours and normals have steps before them.
 struct Making<'a> {
     coord: Walk<'a>,
-    color: Option<Walk<'a>>,
+    color: Option<colors::Making<'a>>,
     normal: Option<Walk<'a>>,
     /// Without those.
     rest: Points,
@@ -76,7 +77,8 @@ struct Making<'a> {
 impl Making<'_> {
     fn keep(&mut self, keep: &[u32]) {
         crop::keep(self.coord.values(), keep);
-        self.color.iter_mut().chain(&mut self.normal).for_each(|walk| crop::keep(walk.values(), keep));
+        self.color.iter_mut().for_each(|color| color.keep(keep));
+        self.normal.iter_mut().for_each(|walk| crop::keep(walk.values(), keep));
         crop::keep_some(&mut self.rest.intensity, keep);
         crop::keep_some(&mut self.rest.segment, keep);
         crop::keep_some(&mut self.rest.instance, keep);
@@ -149,7 +151,7 @@ fn run<'a>(made: &mut Making<'a>, op: &'a SceneOp, scratch: &mut Scratch) {
             color.iter_mut().for_each(|c| c.push(step));
         }
         SceneOp::ColourJitter { offsets } => {
-            color.iter_mut().for_each(|c| c.push(Step::ClippedOffsets(offsets)));
+            color.iter_mut().for_each(|c| c.jitter(offsets, scratch));
         }
         SceneOp::ChannelDrop { drop } => {
             let gain = drop.map(|drop| if drop { 0.0 } else { 1.0 });

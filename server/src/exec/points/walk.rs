@@ -41,8 +41,6 @@ pub(in crate::exec) enum Input<'a> {
     Place,
     /// Coordinates as stored, less this in f64.
     Stored(&'a [[f64; 3]], [f64; 3]),
-    /// Colours as stored.
-    Bytes(&'a [[u8; 3]]),
 }
 
 /// What a walk is to learn of the triples that it leaves.
@@ -168,7 +166,7 @@ pub(in crate::exec) fn walk(from: Input<'_>, values: &mut [[f32; 3]], steps: &[S
     let mut axes: Axes = [[0.0; BLOCK]; 3];
     let centre = match from {
         Input::Stored(_, by) => tiled(by),
-        Input::Place | Input::Bytes(_) => [0.0; 3 * BLOCK],
+        Input::Place => [0.0; 3 * BLOCK],
     };
     for (number, block) in values.chunks_mut(BLOCK).enumerate() {
         let range = number * BLOCK..number * BLOCK + block.len();
@@ -179,10 +177,6 @@ pub(in crate::exec) fn walk(from: Input<'_>, values: &mut [[f32; 3]], steps: &[S
                 for ((v, stored), by) in block.as_flattened_mut().iter_mut().zip(stored).zip(&centre) {
                     *v = (stored - by) as f32;
                 }
-            }
-            Input::Bytes(bytes) => {
-                let bytes = bytes[range.clone()].as_flattened();
-                block.as_flattened_mut().iter_mut().zip(bytes).for_each(|(v, byte)| *v = f32::from(*byte));
             }
         }
         if steps.is_empty() && notes.measure == Measure::Nothing {

@@ -13,11 +13,12 @@ use proptest::prelude::*;
 fn golden_features() {
     let point = Points {
         coord: vec![[3.0, 4.0, 12.0]],
-        color: Some(vec![[51.0, 255.0, 0.0]]),
+        color: Some(Colors::Each(vec![[51.0, 255.0, 0.0]])),
         normal: Some(vec![[1.0, 0.0, 0.5]]),
         intensity: Some(vec![0.25]),
         segment: Some(vec![7]),
         instance: Some(vec![2]),
+        extent: None,
     };
     let scenes = [point.clone(), point];
     let quarter = std::f32::consts::FRAC_PI_2;

@@ -152,33 +152,45 @@ impl Runs<'_> {
 
     /// Calls `each` with the places of every run, until it says false; whether it never did.
     pub fn all(&mut self, mut each: impl FnMut(&[[f32; 3]]) -> bool) -> bool {
-        let Runs { row, scenes, gathered } = self;
-        row.iter().all(|part| {
-            let (coord, turn) = (&scenes[part.slot as usize].coord, part.turn());
-            if let Some(all) = part.whole(coord).filter(|_| turn == Turn::NONE) {
-                return all.chunks(RUN).all(&mut each);
+        let row = self.row;
+        row.iter().all(|part| self.of(part, &mut each))
+    }
+
+    /// As [`Runs::all`], with the points of one part.
+    fn of(&mut self, part: &Part, mut each: impl FnMut(&[[f32; 3]]) -> bool) -> bool {
+        let (coord, turn) = (&self.scenes[part.slot as usize].coord, part.turn());
+        if let Some(all) = part.whole(coord).filter(|_| turn == Turn::NONE) {
+            return all.chunks(RUN).all(each);
+        }
+        let (mut numbers, gathered) = (part.numbers(), &mut *self.gathered);
+        loop {
+            gathered.clear();
+            gathered.extend(numbers.by_ref().take(RUN).map(|n| turn.of(coord[n as usize])));
+            if gathered.is_empty() {
+                return true;
             }
-            let mut numbers = part.numbers();
-            loop {
-                gathered.clear();
-                gathered.extend(numbers.by_ref().take(RUN).map(|n| turn.of(coord[n as usize])));
-                if gathered.is_empty() {
-                    return true;
-                }
-                if !each(gathered) {
-                    return false;
-                }
+            if !each(gathered) {
+                return false;
             }
-        })
+        }
     }
 
     /// Smallest and largest coordinate per axis.
     pub fn bounds(&mut self) -> ([f32; 3], [f32; 3]) {
         let (level, mut bounds) = (Level::best(), [lanes::Bounds::default(); 3]);
-        self.all(|places| {
-            level.widen(&mut bounds, places);
-            true
-        });
+        for part in self.row {
+            let scene = &self.scenes[part.slot as usize];
+            let all = part.len() == scene.len() && part.turn() == Turn::NONE;
+            match scene.extent.filter(|_| all) {
+                Some((low, high)) => level.widen(&mut bounds, &[low, high]),
+                None => {
+                    self.of(part, |places| {
+                        level.widen(&mut bounds, places);
+                        true
+                    });
+                }
+            }
+        }
         (bounds.map(|b| b.low()), bounds.map(|b| b.high()))
     }
 }
