@@ -433,8 +433,8 @@ mod tests {
 
     #[test]
     fn what_is_written_to_a_tensor_is_read_from_it() {
-        let given = |name, len| (name, Dtype::U8, len, None, vec![0; len[0]]);
-        let mut batch = batch(&[given("a", &[3]), given("b", &[0]), given("c", &[70])]);
+        let zeros = |name, shape: &'static [usize]| (name, Dtype::U8, shape, None, vec![0; shape[0]]);
+        let mut batch = batch(&[zeros("a", &[3]), zeros("b", &[0]), zeros("c", &[70])]);
         for (value, bytes) in batch.tensors_mut().enumerate() {
             bytes.fill(value as u8 + 1);
         }

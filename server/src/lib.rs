@@ -205,6 +205,7 @@ pub async fn start(
         assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
         memory: stream::Memory::new(settings.memory.0),
         limits: RwLock::new(stream_limits(settings)),
+        fences: service::Fences::default(),
         house: service::House::new(edge(&settings.limits)),
         access: auth::Access::new(tokens),
         tls: tls.map(|loaded| Arc::new(service::tls::Tls::new(loaded))),

@@ -1,6 +1,6 @@
 //! The gate: every request passes it, whatever path it takes, and is refused unless its caller may make it.
 
-use super::{Shared, code_name, status};
+use super::{Shared, code_name, fence::Post, status};
 use crate::auth::{Caller, StreamHold, method};
 use crate::job::{Job, JobError, Jobs};
 use crate::metrics;
@@ -100,17 +100,17 @@ pub fn revoked(shared: &Shared, caller: &Caller, job: &str) -> impl Future<Outpu
     }
 }
 
-/// A body that counts against its caller's quota until it is dropped.
+/// A body that counts against its caller's quota, and keeps its reader's place, until it is dropped.
 #[derive(Debug)]
 pub struct Held<B> {
     body: B,
-    _hold: StreamHold,
+    _hold: (StreamHold, Option<Post>),
 }
 
 impl<B> Held<B> {
-    /// Holds `hold` as long as `body` lives.
-    pub fn new(body: B, hold: StreamHold) -> Held<B> {
-        Held { body, _hold: hold }
+    /// Holds `hold` and `post` as long as `body` lives.
+    pub fn new(body: B, hold: StreamHold, post: Option<Post>) -> Held<B> {
+        Held { body, _hold: (hold, post) }
     }
 }
 

@@ -3,6 +3,7 @@
 mod bodies;
 mod calls;
 mod feed;
+mod fence;
 mod gate;
 mod guest;
 mod limits;
@@ -16,6 +17,7 @@ mod streams;
 pub mod tls;
 mod watching;
 
+pub use fence::Fences;
 pub use limits::{House, Limits};
 pub use sample::sample;
 pub use serve::{Listener, http2, serve};
@@ -58,6 +60,8 @@ pub struct Shared {
     pub limits: RwLock<StreamLimits>,
     /// Connections and what they may hold.
     pub house: House,
+    /// Who reads where.
+    pub fences: Fences,
     /// Who may do what.
     pub access: Access,
     /// Certificate of the TCP listeners; `None` speaks plaintext.

@@ -198,6 +198,14 @@ pub fn draining() -> Status {
     status(Code::Unavailable, "DRAINING", "the server is stopping")
 }
 
+/// Another reader has this one's place.
+pub fn fenced((job, rank, world_size, replica): &super::fence::Place) -> Status {
+    let message = format!(
+        "another reader of job `{job}` has taken the place of rank {rank} of {world_size}, replica {replica}"
+    );
+    status(Code::Aborted, "FENCED", message)
+}
+
 /// Described by the contract, served by a later release.
 pub fn unimplemented(what: &str) -> Status {
     status(Code::Unimplemented, "NOT_IN_THIS_BUILD", format!("{what} is not in this build"))

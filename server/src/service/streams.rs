@@ -1,6 +1,10 @@
 //! Batch streams: the request is checked here, the answer is our own body. The codec never sees a payload byte.
 
-use super::{Shared, bodies, code_name, gate, status};
+use super::{
+    Shared, bodies, code_name,
+    fence::{Place, Post},
+    gate, status,
+};
 use crate::auth::Caller;
 use crate::job::{Feed, Job, JobError};
 use crate::keeper::Mark;
@@ -105,11 +109,14 @@ fn open(
     if *shared.draining.borrow() {
         return Err(status::draining());
     }
+    let mut place = None;
     let mut replica = String::new();
     let (ask, wanted) = match call {
         Call::Batches => {
             let request: v1::StreamBatchesRequest = decode(message)?;
             replica = request.replica.to_string();
+            let v1::StreamBatchesRequest { job, rank, world_size, replica, fence, .. } = &request;
+            place = (*fence != 0).then(|| ((job.clone(), *rank, *world_size, *replica), *fence));
             batches(shared, caller, request, asked)?
         }
         Call::EvalSet => eval_set(shared, caller, decode(message)?, asked)?,
@@ -125,12 +132,42 @@ fn open(
     let wanted = usize::try_from(hold.bytes()).unwrap_or(usize::MAX);
     let budget = shared.memory.reserve(wanted, least).map_err(|e| status::of_memory(&e))?;
     hold.shrink(budget.bytes() as u64);
+    let (post, superseded) = take(shared, place)?;
     let revoked = gate::revoked(shared, caller, &ask.job.name);
-    let leave = stream::Leave::when(shared.draining.clone(), revoked);
+    let either = async move {
+        tokio::select! {
+            status = revoked => status,
+            status = superseded => status,
+        }
+    };
+    let leave = stream::Leave::when(shared.draining.clone(), either);
     let (job, call, rank, world_size) = (ask.job.name.clone(), call.name(), ask.rank, ask.world_size);
     let live = shared.live.open(Who { job, call, rank, world_size, replica }, ask.from);
     let body = stream::start(&shared.assembler, ask, live, budget, leave, status::of_assemble);
-    Ok(gate::Held::new(body, hold))
+    Ok(gate::Held::new(body, hold, post))
+}
+
+/// The place of a reader that has a number, and what it is told when a newer one takes it.
+fn take(
+    shared: &Shared,
+    place: Option<(Place, u64)>,
+) -> Result<(Option<Post>, impl Future<Output = Status> + Send + 'static), Status> {
+    let taken = match &place {
+        Some((place, number)) => {
+            Some(shared.fences.take(place.clone(), *number).ok_or_else(|| status::fenced(place))?)
+        }
+        None => None,
+    };
+    let (post, told) = taken.unzip();
+    let superseded = async move {
+        if let (Some(told), Some((place, _))) = (told, place)
+            && told.await.is_ok()
+        {
+            return status::fenced(&place);
+        }
+        std::future::pending().await
+    };
+    Ok((post, superseded))
 }
 
 fn batches(

@@ -7,8 +7,9 @@
         loss = train(batch.images, batch.labels)
         checkpoint["data"] = loader.state_dict()
 
-Neither torch nor NumPy has to be installed: batches hand out what is there (`mixfeed.arrays`). `DataLoader` is a
-`torch.utils.data.IterableDataset` where torch is installed, and imports it; `Loader` is the same without torch.
+Neither torch nor NumPy has to be installed: batches hand out what is there (`mixfeed.arrays`). `DataLoader`
+is a `torch.utils.data.IterableDataset` where torch is installed, and imports it; `Loader` is the same without
+torch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mixfeed._mixfeed import Tensor, __version__
-from mixfeed.batch import Batch, Labels, Ragged
+from mixfeed.batch import Batch
 from mixfeed.errors import (
     Aborted,
     Argument,
@@ -41,6 +42,7 @@ from mixfeed.errors import (
 )
 from mixfeed.loader import Loader
 from mixfeed.report import Due
+from mixfeed.views import Labels, Ragged
 
 if TYPE_CHECKING:
     from mixfeed.dataset import DataLoader as DataLoader

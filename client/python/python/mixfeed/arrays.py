@@ -25,20 +25,20 @@ def has(library: str) -> bool:
 
 
 def kind_of(asked: str | None) -> Kind:
-    """What to hand out: what is asked for, or torch's tensors where torch is there, else NumPy's, else our own.
+    """What to hand out: what is asked for, or torch's tensors where torch is there, else NumPy's, else our
+    own.
 
     Raises:
         Argument: another word, or a library that is not installed.
     """
     if asked is None:
         return "torch" if has("torch") else "numpy" if has("numpy") else "raw"
-    if asked == "torch" or asked == "numpy":
-        if not has(asked):
-            raise Argument(f"`arrays`: `{asked}` is not installed")
-        return asked
-    if asked == "raw":
-        return asked
-    raise Argument(f"`arrays`: is `{asked}`, want `torch`, `numpy` or `raw`")
+    kinds: dict[str, Kind] = {"torch": "torch", "numpy": "numpy", "raw": "raw"}
+    if asked not in kinds:
+        raise Argument(f"`arrays`: is `{asked}`, want `torch`, `numpy` or `raw`")
+    if asked != "raw" and not has(asked):
+        raise Argument(f"`arrays`: `{asked}` is not installed")
+    return kinds[asked]
 
 
 def to(tensor: Tensor, kind: Kind) -> Any:
@@ -67,8 +67,8 @@ def to_numpy(tensor: Tensor) -> Any:
 def to_torch(tensor: Tensor) -> Any:
     """A writable torch tensor on the tensor's memory.
 
-    u32 and u64 come as int32 and int64: torch can do little with unsigned types, and no value of the contract (groups,
-    indices, flags, boxes) reaches the sign bit.
+    u32 and u64 come as int32 and int64: torch can do little with unsigned types, and no value of the contract
+    (groups, indices, flags, boxes) reaches the sign bit.
     """
     import torch
 

@@ -5,108 +5,26 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from mixfeed import arrays
 from mixfeed.errors import Argument
 from mixfeed.errors import Tensor as TensorError
+from mixfeed.views import POINTS, TOKENS, Labels, Meta, Ragged, Tensors
 
 if TYPE_CHECKING:
     from mixfeed import _mixfeed
 
 
-class Labels(NamedTuple):
-    """Sparse labels: `classes` (n, k) i32 with their `weights` (n, k) f32; mixed rows have k = 2: own and partner's."""
-
-    classes: Any
-    weights: Any
-
-
-class Ragged(NamedTuple):
-    """Rows of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`; `offsets` (n + 1) i64 from 0 to the end."""
-
-    values: Any
-    offsets: Any
-
-    def row(self, index: int) -> Any:
-        """Values of one row."""
-        return self.values[int(self.offsets[index]) : int(self.offsets[index + 1])]
-
-    def nested(self) -> Any:
-        """A torch nested tensor (layout jagged) on the same memory."""
-        import torch
-
-        return torch.nested.nested_tensor_from_jagged(self.values, self.offsets)
-
-
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """What a batch says of itself beside its tensors."""
-
-    step: int
-    epoch: float
-    rank: int
-    world_size: int
-    slots: tuple[int, int]
-    partial: bool
-    numerics: str
-    segment: int
-    mixture_id: int
-    smoothing: float
-    due_before: tuple[str, ...]
-    due_after: tuple[str, ...]
-    cursor: str | None
-    receipt: str | None
-
-
-class Tensors(Mapping[str, Any]):
-    """A group of a batch's tensors by name and as attributes; those that the job does not send are not there."""
-
-    def __init__(self, batch: Batch, names: tuple[str, ...]) -> None:
-        self._batch, self._names = batch, tuple(name for name in names if name in batch)
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._batch[name]
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self.__dict__.get("_names", ()):
-            return self._batch[name]
-        raise AttributeError(f"the batch has no `{name}`, but {', '.join(self._names)}")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-TOKENS = ("input_ids", "loss_mask", "position_ids", "segment_ids", "labels", "cu_seqlens")
-POINTS = (
-    "coord",
-    "feat",
-    "segment",
-    "instance",
-    "scene_id",
-    "grid_coord",
-    "voxel.count",
-    "inverse",
-    "point.segment",
-    "offset",
-    "point.offset",
-    "num_logical_samples",
-    "mixed_from",
-)
-
-
 class Batch:
     """One rank's rows of one step, complete and checked.
 
-    A mapping from tensor names to arrays: torch tensors (writable, the trainer's own) where torch is installed, else
-    NumPy arrays (read-only), else `mixfeed.Tensor`; the loader's `arrays` chooses. No byte is copied: each array lies in
-    the memory that the batch was received into, which lives as long as any array does and is used again afterwards.
+    A mapping from tensor names to arrays: torch tensors (writable, the trainer's own) where torch is
+    installed, else NumPy arrays (read-only), else `mixfeed.Tensor`; the loader's `arrays` chooses. No byte is
+    copied: each array lies in the memory that the batch was received into, which lives as long as any array
+    does and is used again afterwards.
     """
 
     # No Mapping by inheritance: torch's DataLoader would take it apart into a plain dict.
@@ -123,7 +41,10 @@ class Batch:
         made: Mapping[str, Any] | None = None,
         layout: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Made by loaders. `block`: slots of a mixing block, 0 when not known. `layout`: tensors and their offsets."""
+        """Made by loaders. `block`: slots of a mixing block, 0 when not known.
+
+        `layout`: tensors and their offsets.
+        """
         if core is not None:
             tensors, meta = {name: core.tensor(name) for name in core.names}, _meta(core)
         if meta is None:
@@ -132,7 +53,9 @@ class Batch:
         self._tensors: dict[str, _mixfeed.Tensor] = dict(tensors or {})
         self._arrays: dict[str, Any] = dict(made or {})
         self._layout: dict[str, str | None] = (
-            {name: tensor.offsets for name, tensor in self._tensors.items()} if layout is None else dict(layout)
+            {name: tensor.offsets for name, tensor in self._tensors.items()}
+            if layout is None
+            else dict(layout)
         )
 
     @property
@@ -187,7 +110,10 @@ class Batch:
 
     @property
     def due_before(self) -> tuple[str, ...]:
-        """Kinds of reports that are due before this step's update; `loader.due` knows which of them are still open."""
+        """Kinds of reports that are due before this step's update.
+
+        `loader.due` knows which of them are still open.
+        """
         return self._meta.due_before
 
     @property
@@ -275,10 +201,12 @@ class Batch:
         return self.ragged(name).nested()
 
     def split(self, parts: int) -> list[Batch]:
-        """Micro-batches: at most `parts` contiguous runs of whole mixing blocks, in order, on the same memory.
+        """Micro-batches: at most `parts` contiguous runs of whole mixing blocks, in order, on the same
+        memory.
 
-        Partners are drawn within blocks, so a part is as good a batch as the whole. Ragged offsets are made anew, from 0;
-        slots and partners keep their numbers in the step. A short last batch may have fewer blocks and gives fewer parts.
+        Partners are drawn within blocks, so a part is as good a batch as the whole. Ragged offsets are made
+        anew, from 0; slots and partners keep their numbers in the step. A short last batch may have fewer
+        blocks and gives fewer parts.
 
         Raises:
             Argument: `parts` is not in 1..=blocks.
@@ -289,19 +217,22 @@ class Batch:
             raise Argument(f"`parts`: is {parts}, want 1..={blocks}: the batch has {blocks} mixing blocks")
         parts = max(1, min(parts, blocks))
         cuts = [bounds[blocks * part // parts] for part in range(parts + 1)]
-        return [self._part(begin, end) for begin, end in zip(cuts, cuts[1:], strict=False)]
+        return [self._part(begin, end) for begin, end in pairwise(cuts)]
 
     def to(self, device: Any, non_blocking: bool = True) -> Batch:
         """The batch with torch tensors on `device`.
 
-        Copies out of pinned memory go on beside what the trainer does: keep this batch until they are done. A loader with
-        `device` sees to that itself.
+        Copies out of pinned memory go on beside what the trainer does: keep this batch until they are done. A
+        loader with `device` sees to that itself.
         """
         moved = {name: self._torch(name).to(device, non_blocking=non_blocking) for name in self}
         return self._of(moved)
 
     def pin_memory(self, device: Any = None) -> Batch:
-        """The batch in pinned memory, for torch's DataLoader; a loader with `pin_memory` has it there without a copy."""
+        """The batch in pinned memory, for torch's DataLoader.
+
+        A loader with `pin_memory` has it there without a copy.
+        """
         return self._of({name: self._torch(name).pin_memory() for name in self})
 
     def keys(self) -> list[str]:
@@ -354,7 +285,9 @@ class Batch:
         return self._tensors[name] if name in self._tensors else self[name]
 
     def _offset(self, name: str, index: int) -> int:
-        return int(memoryview(self._tensors[name])[index] if name in self._tensors else self._arrays[name][index])
+        return int(
+            memoryview(self._tensors[name])[index] if name in self._tensors else self._arrays[name][index]
+        )
 
     def _block_bounds(self) -> list[int]:
         """Rows at which blocks begin, and the end."""
@@ -385,7 +318,9 @@ class Batch:
         share = len(self.slots) // rows if rows and not self.partial else 1
         slots = (self._meta.slots[0] + begin * share, self._meta.slots[0] + end * share)
         meta = replace(self._meta, slots=slots)
-        return Batch(None, self._kind, self._block, meta=meta, tensors=tensors, made=made, layout=self._layout)
+        return Batch(
+            None, self._kind, self._block, meta=meta, tensors=tensors, made=made, layout=self._layout
+        )
 
     def _rebased(self, name: str, begin: int, end: int) -> Any:
         if self._kind == "raw":

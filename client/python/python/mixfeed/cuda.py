@@ -7,14 +7,19 @@ import warnings
 
 
 def pin_functions() -> tuple[int, int] | None:
-    """Addresses of cudaHostRegister and cudaHostUnregister; None, with a warning, where there is no CUDA device."""
+    """Addresses of cudaHostRegister and cudaHostUnregister.
+
+    None, with a warning, where there is no CUDA device.
+    """
     try:
         import torch
     except ImportError:
         warnings.warn("`pin_memory` needs torch, which is not installed: memory stays pageable", stacklevel=3)
         return None
     if not torch.cuda.is_available():
-        warnings.warn("`pin_memory` needs a CUDA device, and torch finds none: memory stays pageable", stacklevel=3)
+        warnings.warn(
+            "`pin_memory` needs a CUDA device, and torch finds none: memory stays pageable", stacklevel=3
+        )
         return None
     torch.cuda.current_stream()  # the runtime is loaded and has its context
     major = (torch.version.cuda or "").split(".")[0]

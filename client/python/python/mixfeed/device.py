@@ -13,7 +13,10 @@ AHEAD = 4
 
 
 class Mover:
-    """Copies batches to a device beside what it computes. A batch in host memory is kept until its copies are done."""
+    """Copies batches to a device beside what it computes.
+
+    A batch in host memory is kept until its copies are done.
+    """
 
     def __init__(self, device: Any) -> None:
         """`device`: what torch takes for one."""

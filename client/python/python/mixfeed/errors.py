@@ -1,4 +1,4 @@
-"""What can go wrong. Every class here but the last ones is an error of the Rust client under the same name."""
+"""What can go wrong. Up to `Tensor` every class is an error of the Rust client under the same name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class NotFound(Error, LookupError):
 
 
 class OtherDigest(Error):
-    """The job of this name is another one; `expected` and `found` are digests in hexadecimal, empty when not told."""
+    """The job of this name is another one.
+
+    `expected` and `found` are digests in hexadecimal, empty when not told.
+    """
 
     def __init__(self, message: str, expected: str = "", found: str = "") -> None:
         super().__init__(message)
@@ -34,7 +37,10 @@ class OtherDigest(Error):
 
 
 class FailedPrecondition(Error):
-    """Cursor of another spec or branch, other numerics, other data; `reason` is a stable key, `details` what belongs to it."""
+    """Cursor of another spec or branch, other numerics, other data.
+
+    `reason` is a stable key, `details` what belongs to it.
+    """
 
     def __init__(self, message: str, reason: str = "", details: dict[str, str] | None = None) -> None:
         super().__init__(message)

@@ -23,7 +23,8 @@ SUMS = ("train", "excess")
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Reports that a batch asks for and that were not made yet, by kind: eval, train, excess, dots, gradient_stats,
+    """Reports that a batch asks for and that were not made yet, by kind: eval, train, excess, dots,
+    gradient_stats,
     influence, sketch, candidates."""
 
     before: tuple[str, ...]
@@ -67,7 +68,9 @@ class Names:
             return vector
         vector = floats(given)
         if len(vector) != len(self.names):
-            raise Argument(f"`{argument}`: has {len(vector)} numbers, want one for each of {len(self.names)} {self.what}")
+            raise Argument(
+                f"`{argument}`: has {len(vector)} numbers, want one for each of {len(self.names)} {self.what}"
+            )
         return vector
 
     def _index(self, name: Any, argument: str) -> int:
@@ -170,7 +173,9 @@ class Reports:
                 continue
             self._done[1].add(f"after {kind}")
 
-    def measured(self, losses: Numbers | None, tokens: Numbers | None, other: Mapping[str, Fields]) -> dict[str, Fields]:
+    def measured(
+        self, losses: Numbers | None, tokens: Numbers | None, other: Mapping[str, Fields]
+    ) -> dict[str, Fields]:
         """Fields by kind, of held-out losses and of others."""
         if losses is None:
             return dict(other)
@@ -192,7 +197,10 @@ class Reports:
     def _eval(self, losses: Numbers, tokens: Numbers | None) -> dict[str, Any]:
         if tokens is None:
             raise Argument("`eval_tokens`: is missing, and `eval_loss_sum` says nothing without counts")
-        values, counts = self._tasks.vector(losses, "eval_loss_sum"), self._tasks.vector(tokens, "eval_tokens")
+        values, counts = (
+            self._tasks.vector(losses, "eval_loss_sum"),
+            self._tasks.vector(tokens, "eval_tokens"),
+        )
         return {"values": values, "counts": counts, "eval_digest": self._eval_digest}
 
     def _send(self, kind: str, completed: int, fields: Fields) -> None:
@@ -200,7 +208,9 @@ class Reports:
             ready = {name: floats(value) if name in VECTORS else value for name, value in one.items()}
             self._reporter.vector(kind, completed, ready)
 
-    def _pairs(self, sums: Numbers | None, tokens: Numbers | None, argument: str) -> list[tuple[float, float]] | None:
+    def _pairs(
+        self, sums: Numbers | None, tokens: Numbers | None, argument: str
+    ) -> list[tuple[float, float]] | None:
         if sums is None:
             return None
         if tokens is None:
@@ -210,7 +220,7 @@ class Reports:
 
 
 def tasks(info: Mapping[str, Any]) -> list[str]:
-    """Groups whose held-out losses the job wants, in order: its objective's, or all that have a held-out set."""
+    """Groups whose held-out losses a job wants, in order: its objective's, or all with a held-out set."""
     objective = ((info["spec"] or {}).get("mixture") or {}).get("objective") or []
     named = [task["group"] for task in objective]
     return named or [held_out["group"] for held_out in info["eval_sets"]]

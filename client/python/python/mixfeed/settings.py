@@ -47,7 +47,8 @@ def read_spec(spec: Mapping[str, Any] | str | os.PathLike[str] | None, job: str)
 
 
 def slice_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Rank and world size: as given, else of torch.distributed when it is initialised, else of RANK and WORLD_SIZE,
+    """Rank and world size: as given, else of torch.distributed when it is initialised, else of RANK and
+    WORLD_SIZE,
     else 0 of 1."""
     if (rank is None) != (world_size is None):
         raise Argument("`rank`, `world_size`: expected both or none of them")
@@ -88,6 +89,29 @@ def pem(given: str | bytes | os.PathLike[str] | None, name: str) -> bytes | None
         raise Argument(f"`{name}`: {error}") from error
 
 
+def credentials(
+    token: str | None,
+    token_file: str | os.PathLike[str] | None,
+    tls_ca: str | bytes | os.PathLike[str] | None,
+    tls_cert: str | bytes | os.PathLike[str] | None,
+    tls_key: str | bytes | os.PathLike[str] | None,
+) -> dict[str, Any]:
+    """What shows who this is and who the server is, by the client's names."""
+    if (tls_cert is None) != (tls_key is None):
+        raise Argument("`tls_cert`, `tls_key`: expected both or none of them")
+    if token is not None and token_file is not None:
+        raise Argument("`token`, `token_file`: expected one of them")
+    if token is None and token_file is None:
+        token = os.environ.get("MIXFEED_TOKEN") or None
+    certificate, key = pem(tls_cert, "tls_cert"), pem(tls_key, "tls_key")
+    return {
+        "token": token,
+        "token_file": None if token_file is None else os.fspath(token_file),
+        "tls_ca": pem(tls_ca, "tls_ca"),
+        "tls_identity": None if certificate is None else (certificate, key),
+    }
+
+
 def check_workers() -> None:
     """Refuses to be read by several workers of a torch DataLoader."""
     data = sys.modules.get("torch.utils.data")
@@ -96,12 +120,12 @@ def check_workers() -> None:
         return
     if worker.num_workers > 1:
         raise Argument(
-            f"`num_workers`: is {worker.num_workers}, want 0: the server prepares batches and a thread receives them, so "
-            "workers would only read the same steps several times over"
+            f"`num_workers`: is {worker.num_workers}, want 0: the server prepares batches and a thread "
+            "receives them, so workers would only read the same steps several times over"
         )
     warnings.warn(
-        "`num_workers` is 1, better is 0: a worker process copies every batch twice more, while the loader's own thread "
-        "receives ahead without it",
+        "`num_workers` is 1, better is 0: a worker process copies every batch twice more, while the "
+        "loader's own thread receives ahead without it",
         RuntimeWarning,
         stacklevel=3,
     )

@@ -1,0 +1,99 @@
+"""The part of a loader that tells the server what its trainer sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mixfeed.errors import Argument
+from mixfeed.report import Due, Fields, Numbers, Reports, StepSums
+
+if TYPE_CHECKING:
+    from mixfeed.batch import Batch
+
+
+class Feedback:
+    """Reports of a loader's job. Where nothing is learnt, or another rank reports, they do nothing."""
+
+    def _reports(self) -> Reports | None:
+        """Those of this process; None where there are none."""
+        raise NotImplementedError
+
+    @property
+    def attempt(self) -> int | None:
+        """Number of the attempt, for other ranks that report.
+
+        None before the stream is open and where nothing is learnt.
+        """
+        reports = self._reports()
+        return reports.attempt if reports else None
+
+    def due(self, batch: Batch) -> Due:
+        """Kinds of reports that a batch asks of this rank before and after its update and still lacks."""
+        reports = self._reports()
+        return reports.due(batch) if reports else Due((), ())
+
+    def report(
+        self,
+        batch: Batch | None,
+        loss_sum: Numbers | None = None,
+        tokens: Numbers | None = None,
+        *,
+        excess_sum: Numbers | None = None,
+        eval_loss_sum: Numbers | None = None,
+        eval_tokens: Numbers | None = None,
+        gradients: Mapping[str, Fields] | None = None,
+        skipped: bool = False,
+        before: bool = False,
+    ) -> None:
+        """Tells what a step saw. Never waits for the server: reports are sent by a thread, when they are due.
+        Where nothing is learnt, or another rank reports, it does nothing.
+
+        Per group (or task): a mapping by name or index, where those left out are 0, or a sequence in order.
+        Sums and counts, never means: those of ranks and steps add up exactly.
+
+        Args:
+            batch: the step's batch; None: held-out losses before the first one (`evaluate_first`).
+            loss_sum: sums of the training loss in nats per group, over the whole batch.
+            tokens: tokens (or samples) behind them, per group.
+            excess_sum: sums of max(loss - reference loss, 0) per group (DoReMi).
+            eval_loss_sum: sums of held-out losses per task.
+            eval_tokens: tokens behind them.
+            gradients: fields by kind of report, as `{"gradient_stats": {"values": ..., "more": ...}}`; kinds:
+                dots, gradient_stats, influence, sketch (a list of fields), candidates.
+            skipped: the update was skipped (overflow of fp16).
+            before: called before the update: what is due before it.
+
+        Raises:
+            Refused: the server did not count an earlier report, or this one lacks what is due.
+            Fenced: another attempt has begun.
+            Exhausted: too many reports wait for a server that does not answer.
+            Error: whatever an earlier report failed with.
+        """
+        reports = self._reports()
+        if reports is None:
+            return
+        if batch is None:
+            if eval_loss_sum is None:
+                raise Argument(
+                    "`eval_loss_sum`: is missing, and before the first batch nothing else is wanted"
+                )
+            reports.first(eval_loss_sum, eval_tokens)
+            return
+        measured = reports.measured(eval_loss_sum, eval_tokens, gradients or {})
+        if before:
+            reports.before(batch, measured)
+        else:
+            reports.after(batch, StepSums(loss_sum, tokens, excess_sum, skipped), measured)
+
+    def flush(self, timeout: float = 60.0) -> bool:
+        """Waits until every report was answered, at most `timeout` seconds; whether they were.
+
+        Raises as `report`.
+        """
+        reports = self._reports()
+        if reports is None:
+            return True
+        done = reports.flush(timeout)
+        reports.check()
+        return done
