@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """RankMixup: mixed digits as a yardstick of confidence, and what that does to calibration.
 
-Two jobs of one seed serve the same digits in the same slots, one as they are and one mixed, with the plan of each mix. The
-trainer pulls both side by side (the rows' ids show that they match). Clean rows get cross entropy. Mixes get no label at
-all: a mix must only be less sure than its clean row (MRL), or, of three mixes, the surer the less is mixed in (M-NDCG).
+Two jobs of one seed serve the same digits in the same slots, one as they are and one mixed, with the plan of
+each mix. The trainer pulls both side by side (the rows' ids show that they match). Clean rows get cross
+entropy. Mixes get no label at all: a mix must only be less sure than its clean row (MRL), or, of three mixes,
+the surer the less is mixed in (M-NDCG).
 
-The server makes one mix of each row. M-NDCG's second and third are drawn from the same plan, turned by whole pairing
-blocks: a row takes the partner and the lambda that its counterpart in the next block drew, which nothing ties to its own.
+The server makes one mix of each row. M-NDCG's second and third are drawn from the same plan, turned by whole
+pairing blocks: a row takes the partner and the lambda that its counterpart in the next block drew, which
+nothing ties to its own.
 
     python calibration.py [--quick] [--endpoint URL] [--seeds N]
 
-Prints test accuracy and expected calibration error (15 bins) after the last step, mean and standard deviation over seeds,
-%. The paper (Noh et al., ICCV 2023) reports lower errors than cross entropy's on larger sets and networks.
+Prints test accuracy and expected calibration error (15 bins) after the last step, mean and standard deviation
+over seeds, %. The paper (Noh et al., ICCV 2023) reports lower errors than cross entropy's on larger sets and
+networks.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import handwriting
 import mixfeed
 import torch
 from mixfeed import losses
-from serving import serving, spread
+from serving import progress, serving, spread
 from torch import Tensor
 
 METHODS = ("cross entropy", "mixup", "MRL", "M-NDCG")
@@ -47,7 +50,9 @@ def turned(batch: mixfeed.Batch, blocks: int) -> tuple[Tensor, Tensor]:
     return (partner.roll(-shift) - shift) % rows, batch["plan.lambda"][:, 1:].roll(-shift, 0).float()
 
 
-def more_mixes(clean: Tensor, digits: Tensor, batch: mixfeed.Batch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def more_mixes(
+    clean: Tensor, digits: Tensor, batch: mixfeed.Batch
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """The second and third mix of every clean row, mixed here: pixels, classes (n, 2), weights (n, 2)."""
     pixels, classes, weights = [], [], []
     for blocks in range(1, MIXES):
@@ -62,7 +67,11 @@ def more_mixes(clean: Tensor, digits: Tensor, batch: mixfeed.Batch) -> tuple[lis
 def loss_of(method: str, model: torch.nn.Module, clean: mixfeed.Batch, mixed: mixfeed.Batch) -> Tensor:
     """The loss of one step."""
     rows, digits = handwriting.grey(clean.images), clean.labels.classes[:, 0].long()
-    mixes, classes, weights = handwriting.grey(mixed.images), mixed.labels.classes.long(), mixed.labels.weights
+    mixes, classes, weights = (
+        handwriting.grey(mixed.images),
+        mixed.labels.classes.long(),
+        mixed.labels.weights,
+    )
     if method == "cross entropy":
         return losses.cross_entropy(model(rows), digits)
     if method == "mixup":
@@ -79,7 +88,7 @@ def loss_of(method: str, model: torch.nn.Module, clean: mixfeed.Batch, mixed: mi
 
 
 def calibration_error(probabilities: Tensor, classes: Tensor) -> float:
-    """Expected calibration error: |accuracy - mean confidence| of equal bins of confidence, weighted by their rows."""
+    """Expected calibration error: |accuracy - mean confidence| of bins of confidence, weighted by rows."""
     confidence, guess = probabilities.max(1)
     right = (guess == classes).float()
     bins = (confidence * BINS).long().clamp_max(BINS - 1)
@@ -88,7 +97,7 @@ def calibration_error(probabilities: Tensor, classes: Tensor) -> float:
 
 
 def train(endpoint: str, method: str, seed: int, steps: int) -> dict[str, Any]:
-    """Trains one network; its accuracy and calibration error in %, and whether both jobs served the same rows."""
+    """Trains one network; accuracy and calibration error in %, and whether both jobs served the same rows."""
     model = handwriting.network(seed)
     sgd, rate = handwriting.optimizer(model, steps)
     clean_spec, mixed_spec = jobs(seed, steps)
@@ -116,8 +125,12 @@ def train(endpoint: str, method: str, seed: int, steps: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Runs everything, prints the table; all runs by method."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoint", help="a server with a source `digits`, groups `one`; default: start one")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--endpoint", help="a server with a source `digits`, groups `one`; default: start one"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="one seed, few steps: to see that it runs")
@@ -125,10 +138,14 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     seeds, steps = (1, 50) if options.quick else (options.seeds, options.steps)
     torch.set_num_threads(1)
     runs: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
-    with tempfile.TemporaryDirectory() as place, serving(handwriting.write(Path(place)), options.endpoint) as endpoint:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        serving(handwriting.write(Path(place)), options.endpoint) as endpoint,
+    ):
         for seed in range(1, seeds + 1):
             for method, done in runs.items():
                 done.append(train(endpoint, method, seed, steps))
+                progress(f"seed {seed}: {method}: {done[-1]['accuracy']:.2f}, {done[-1]['error']:.2f}")
     print(f"{steps} steps, {seeds} seeds, %")
     print(f"{'':<16} {'accuracy':<16} {'confidence':<16} calibration error")
     for method, done in runs.items():

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A classifier of handwritten digits, trained on mixed batches from the server against clean ones.
 
-The server reads 1,797 small pictures from class folders, keeps half of them out of training, and mixes the others:
-not at all, by Mixup, by CutMix, or each row by one of the two. The trainer sees ready batches with soft labels.
+The server reads 1,797 small pictures from class folders, keeps half of them out of training, and mixes the
+others: not at all, by Mixup, by CutMix, or each row by one of the two. The trainer sees ready batches with
+soft labels.
 
     python digits.py [--quick] [--endpoint URL] [--seeds N]
 
@@ -20,7 +21,7 @@ import handwriting
 import mixfeed
 import torch
 from mixfeed import losses
-from serving import serving, spread
+from serving import progress, serving, spread
 
 MIXES: dict[str, dict[str, Any] | None] = {
     "clean": None,
@@ -63,8 +64,12 @@ def train(endpoint: str, name: str, seed: int, steps: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Runs everything, prints the table; all runs by name of the mix."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoint", help="a server with a source `digits`, groups `one`; default: start one")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--endpoint", help="a server with a source `digits`, groups `one`; default: start one"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--quick", action="store_true", help="one seed, few steps: to see that it runs")
@@ -72,10 +77,14 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     seeds, steps = (1, 50) if options.quick else (options.seeds, options.steps)
     torch.set_num_threads(1)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in MIXES}
-    with tempfile.TemporaryDirectory() as place, serving(handwriting.write(Path(place)), options.endpoint) as endpoint:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        serving(handwriting.write(Path(place)), options.endpoint) as endpoint,
+    ):
         for seed in range(1, seeds + 1):
             for name, done in runs.items():
                 done.append(train(endpoint, name, seed, steps))
+                progress(f"seed {seed}: {name}: {done[-1]['accuracy']:.2f}")
     print(f"test accuracy in %, {steps} steps, {seeds} seeds, {runs['clean'][0]['tested']} test digits")
     for name, done in runs.items():
         print(f"{name:<16} {spread([run['accuracy'] for run in done])}", flush=True)

@@ -1,4 +1,4 @@
-"""The digits as a folder of pictures that a server can serve, and the network that `digits` and `calibration` train."""
+"""The digits as a folder of pictures, and the network that `digits` and `calibration` train on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import nn
 DIGITS = Path(__file__).resolve().parent / "data/digits.csv.gz"
 CLASSES = 10
 SIDE = 16
-# Half of the pictures are held out: the server never puts them into a training batch, and serves them as an eval set.
+# Half of the pictures are held out: the server never puts them into a training batch, and serves them as an
+# eval set.
 SPEC: dict[str, Any] = {
     "groups": [{"group": "digits"}],
     "global_batch": 64,
@@ -26,7 +27,7 @@ SPEC: dict[str, Any] = {
 
 
 def write(folder: Path) -> str:
-    """Writes the digits as `CLASS/NUMBER.png` below `folder`; returns the table that declares them to a server."""
+    """Writes the digits as `CLASS/NUMBER.png` below `folder`; the table that declares them to a server."""
     for number, line in enumerate(gzip.decompress(DIGITS.read_bytes()).decode().split()):
         *pixels, digit = map(int, line.split(","))
         place = folder / str(digit)
@@ -40,7 +41,10 @@ def png(grey: list[int], width: int) -> bytes:
     rows = b"".join(b"\0" + bytes(grey[at : at + width]) for at in range(0, len(grey), width))
     head = struct.pack(">IIBBBBB", width, len(grey) // width, 8, 0, 0, 0, 0)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    chunks = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
@@ -66,7 +70,9 @@ def network(seed: int) -> nn.Module:
     )
 
 
-def optimizer(model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def optimizer(
+    model: nn.Module, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """SGD with momentum, its rate from 0.05 to 0 along a cosine."""
     sgd = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, steps)
@@ -76,7 +82,10 @@ def optimizer(model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torc
 def evaluate(model: nn.Module, loader: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities (n, 10) and true classes (n) of every held-out digit."""
     model.eval()
-    found = [(model(grey(batch.images)), batch.labels.classes[:, 0]) for batch in loader.eval_set("digits", held_out=True)]
+    found = [
+        (model(grey(batch.images)), batch.labels.classes[:, 0])
+        for batch in loader.eval_set("digits", held_out=True)
+    ]
     model.train()
     logits, classes = (torch.cat(parts) for parts in zip(*found, strict=True))
     return logits.softmax(1), classes.long()

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """A small language model that learns how much of each text it wants to read.
 
-Three texts are served as bytes: program code, speeches, and formal proofs. What counts is code and speech; proofs are there
-to be found out. One job serves equal shares to the end (stratified sampling). The other is led by Aioli: in every round of
-steps the server probes each text for a few steps, the trainer reports held-out losses when a batch says that they are due,
-and the server shifts the shares to what lowered them. The model is judged on documents that no server ever saw.
+Three texts are served as bytes: program code, speeches, and formal proofs. What counts is code and speech;
+proofs are there to be found out. One job serves equal shares to the end (stratified sampling). The other is
+led by Aioli: in every round of steps the server probes each text for a few steps, the trainer reports
+held-out losses when a batch says that they are due, and the server shifts the shares to what lowered them.
+The model is judged on documents that no server ever saw.
 
     python language_model.py [--quick] [--endpoint URL] [--seeds N]
 
-Prints the shares served in the rounds of the first seed, and the loss on those documents, nats per byte, mean and standard
-deviation over seeds, and over seeds of the differences.
+Prints the shares served in the rounds of the first seed, and the loss on those documents, nats per byte, mean
+and standard deviation over seeds, and over seeds of the differences.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import mixfeed
 import torch
-from serving import ROOT, serving, spread
+from serving import ROOT, progress, serving, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +37,8 @@ PROBES = SWEEPS * PROBE * len(TEXTS)
 
 
 def write(folder: Path) -> tuple[str, dict[str, Tensor]]:
-    """Writes documents as `texts/TEXT/NUMBER.txt` below `folder`; the table that declares them, and rows (n, 64) of bytes of each
-    text's documents for the test, which are not written."""
+    """Writes documents as `texts/TEXT/NUMBER.txt` below `folder`; the table that declares them, and rows (n,
+    64) of bytes of each text's documents for the test, which are not written."""
     kept: dict[str, list[bytes]] = {text: [] for text in TEXTS}
     for text in TEXTS:
         place = folder / "texts" / text
@@ -48,7 +49,8 @@ def write(folder: Path) -> tuple[str, dict[str, Tensor]]:
             else:
                 (place / f"{number:04}.txt").write_bytes(document)
     path, cache = (json.dumps(str(folder / name)) for name in ("texts", "cache"))
-    table = f'[sources.texts]\nkind = "text"\npath = {path}\ntokenizer = "bytes"\ngroups = "folder"\ncache = {cache}\n'
+    table = f'[sources.texts]\nkind = "text"\npath = {path}\ncache = {cache}\n'
+    table += 'tokenizer = "bytes"\ngroups = "folder"\n'
     return table, {text: rows(parts) for text, parts in kept.items()}
 
 
@@ -79,6 +81,7 @@ class Model(nn.Module):
         self.head = nn.Linear(WIDTH, 256)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Logits (n, length, 256) after each of the bytes (n, length)."""
         return self.head(self.gru(self.embed(ids))[0])
 
 
@@ -112,7 +115,7 @@ def spec(seed: int, steps: int, learn: bool) -> dict[str, Any]:
 
 
 def train(endpoint: str, name: str, seed: int, steps: int, test: dict[str, Tensor]) -> dict[str, Any]:
-    """Trains one model to the end of its job: test losses by text, rows served by round and text, steps, reports."""
+    """Trains one model to the end of its job: test losses, shares served by round, steps, reports."""
     model = Model(seed)
     adam = torch.optim.Adam(model.parameters(), lr=3e-3)
     served: dict[int, Counter[str]] = {}
@@ -144,8 +147,15 @@ def train(endpoint: str, name: str, seed: int, steps: int, test: dict[str, Tenso
                 served.setdefault(batch.step // ROUND, Counter()).update(counts)
         loader.flush()
         reports = loader.stats()["reports"]
-    tested = {text: loss / count for text, (loss, count) in ((text, total(model, test[text])) for text in TEXTS)}
-    return {"loss": tested, "shares": [shares(counts) for counts in served.values()], "steps": seen, "reports": reports}
+    tested = {
+        text: loss / count for text, (loss, count) in ((text, total(model, test[text])) for text in TEXTS)
+    }
+    return {
+        "loss": tested,
+        "shares": [shares(counts) for counts in served.values()],
+        "steps": seen,
+        "reports": reports,
+    }
 
 
 def group_sums(batch: mixfeed.Batch, each: Tensor) -> dict[str, Tensor]:
@@ -153,7 +163,10 @@ def group_sums(batch: mixfeed.Batch, each: Tensor) -> dict[str, Tensor]:
     groups = batch.groups.long()
     zero = torch.zeros(len(TEXTS))
     sums = zero.index_add(0, groups, each.detach().sum(1))
-    return {"loss_sum": sums, "tokens": zero.index_add(0, groups, torch.full((len(groups),), float(each.shape[1])))}
+    return {
+        "loss_sum": sums,
+        "tokens": zero.index_add(0, groups, torch.full((len(groups),), float(each.shape[1]))),
+    }
 
 
 def held_out_rows(loader: mixfeed.Loader, task: str) -> Tensor:
@@ -168,13 +181,19 @@ def shares(counts: Counter[str]) -> list[float]:
 
 def show(runs: dict[str, list[dict[str, Any]]]) -> None:
     """Prints both tables."""
-    print("shares served by Aioli between probes, seed 1\n  from step  " + "  ".join(f"{text:>7}" for text in TEXTS))
+    print(
+        "shares served by Aioli between probes, seed 1\n  from step  "
+        + "  ".join(f"{text:>7}" for text in TEXTS)
+    )
     for number, row in enumerate(runs["aioli"][0]["shares"]):
         print(f"  {number * ROUND:>9}  " + "  ".join(f"{share:7.3f}" for share in row))
     print(f"loss on unseen documents, nats per byte, {len(runs['aioli'])} seeds")
     print(f"{'':<16}{'equal shares':<18}{'Aioli':<18}difference")
     by_text = {text: lambda run, text=text: run["loss"][text] for text in TEXTS}
-    for name, loss in {**by_text, "code and speech": lambda run: (run["loss"]["code"] + run["loss"]["speech"]) / 2}.items():
+    for name, loss in {
+        **by_text,
+        "code and speech": lambda run: (run["loss"]["code"] + run["loss"]["speech"]) / 2,
+    }.items():
         equal, learnt = ([loss(run) for run in runs[name]] for name in ("stratified", "aioli"))
         apart = [b - a for a, b in zip(equal, learnt, strict=True)]
         print(f"{name:<16}{spread(equal, 3):<18}{spread(learnt, 3):<18}{spread(apart, 3)}", flush=True)
@@ -182,8 +201,12 @@ def show(runs: dict[str, list[dict[str, Any]]]) -> None:
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Runs everything, prints the tables; all runs by name."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoint", help="a server with a source `texts` of the three groups; default: start one")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--endpoint", help="a server with a source `texts` of the three groups; default: start one"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="one seed, two rounds: to see that it runs")
@@ -197,6 +220,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
             for seed in range(1, seeds + 1):
                 for name, done in runs.items():
                     done.append(train(endpoint, name, seed, steps, test))
+                    progress(f"seed {seed}: {name}: {done[-1]['loss']}")
     show(runs)
     return runs
 

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Ground, plants and buildings in a laser-scanned yard, with and without Mix3D.
 
-The server cuts a survey tile of 25,000 points into blocks of 10 x 10 feet, keeps some of them out of training, turns,
-mirrors and scales the others, and unites two into one scene (Mix3D): a network that guesses by the surroundings is then
-often wrong. Both jobs serve eight blocks a step, the one as eight scenes, the other as four unions of two.
+The server cuts a survey tile of 25,000 points into blocks of 10 x 10 feet, keeps some of them out of
+training, turns, mirrors and scales the others, and unites two into one scene (Mix3D): a network that guesses
+by the surroundings is then often wrong. Both jobs serve eight blocks a step, the one as eight scenes, the
+other as four unions of two.
 
-The network looks at each point's place in cells of two sizes and in its whole scene: a small PointNet at three scales.
+The network looks at each point's place in cells of two sizes and in its whole scene: a small PointNet at
+three scales.
 
     python points.py [--quick] [--endpoint URL] [--seeds N]
 
-Prints intersection over union on the held-out blocks, %, mean and standard deviation over seeds. Seven blocks of one yard
-are a toy; Mix3D's gains (Nekrasov et al., 3DV 2021) are of large indoor and street sets.
+Prints intersection over union on the held-out blocks, %, mean and standard deviation over seeds. Seven blocks
+of one yard are a toy; Mix3D's gains (Nekrasov et al., 3DV 2021) are of large indoor and street sets.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ from typing import Any
 
 import mixfeed
 import torch
-from serving import ROOT, serving, spread
+from serving import ROOT, progress, serving, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 TILE = ROOT / "demo-data/points/urban_25k.laz"
 CLASSES = ("ground", "plants", "building")
 SCENES, MOST, IGNORE = 8, 40_000, -1
-# Classes as the survey stores them (ASPRS): 2 ground; 3, 4, 5 low to high plants; 6 building. Others do not count.
+# Classes as the survey stores them (ASPRS): 2 ground; 3, 4, 5 low to high plants; 6 building. Others do not
+# count.
 LABELS = [{"stored": stored, "class": number} for stored, number in ((2, 0), (3, 1), (4, 1), (5, 1), (6, 2))]
 # Sides of cells in feet.
 CELLS = (1.5, 4.0)
@@ -43,7 +46,8 @@ MIXES: dict[str, dict[str, Any] | None] = {
 def source(cache: Path) -> str:
     """The table that declares the blocks to a server."""
     tile = "tile = { block = 10.0, min_points = 256 }"
-    return f'[sources.yard]\nkind = "points"\npath = {json.dumps(str(TILE))}\n{tile}\ncache = {json.dumps(str(cache))}\n'
+    path, place = json.dumps(str(TILE)), json.dumps(str(cache))
+    return f'[sources.yard]\nkind = "points"\npath = {path}\n{tile}\ncache = {place}\n'
 
 
 def spec(mix: dict[str, Any] | None, seed: int, steps: int) -> dict[str, Any]:
@@ -85,10 +89,15 @@ class Network(nn.Module):
         torch.manual_seed(seed)
         super().__init__()
         scales = len(CELLS) + 1
-        self.near = nn.ModuleList(nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width)) for _ in range(scales))
-        self.head = nn.Sequential(nn.Linear(5 + 2 * width * scales, 64), nn.ReLU(), nn.Linear(64, len(CLASSES)))
+        self.near = nn.ModuleList(
+            nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width)) for _ in range(scales)
+        )
+        self.head = nn.Sequential(
+            nn.Linear(5 + 2 * width * scales, 64), nn.ReLU(), nn.Linear(64, len(CLASSES))
+        )
 
     def forward(self, points: Any) -> Tensor:
+        """Logits (points, 3) of a batch's points."""
         coord, intensity = points.coord, points.feat / 65535.0
         counts = points.offset.diff()
         scene = torch.repeat_interleave(torch.arange(len(counts)), counts)
@@ -99,7 +108,9 @@ class Network(nn.Module):
             mean = torch.zeros(number, 3).scatter_reduce(0, place, coord, "mean", include_self=False)
             own = layer(torch.cat((coord - mean[cell], coord[:, 2:] / 20.0, intensity), 1))
             index = cell[:, None].expand_as(own)
-            pooled = torch.zeros(number, own.shape[1]).scatter_reduce(0, index, own, "amax", include_self=False)
+            pooled = torch.zeros(number, own.shape[1]).scatter_reduce(
+                0, index, own, "amax", include_self=False
+            )
             seen += [own, pooled[cell]]
         return self.head(torch.cat(seen, 1))
 
@@ -122,7 +133,9 @@ def train(endpoint: str, name: str, seed: int, steps: int) -> dict[str, Any]:
     network, seen, scenes, points = Network(seed), [], set(), 0
     adam = torch.optim.Adam(network.parameters(), lr=3e-3)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    with mixfeed.DataLoader(endpoint, f"{name.lower().replace(' ', '-')}-{seed}", spec=spec(MIXES[name], seed, steps)) as loader:
+    with mixfeed.DataLoader(
+        endpoint, f"{name.lower().replace(' ', '-')}-{seed}", spec=spec(MIXES[name], seed, steps)
+    ) as loader:
         for batch in loader:
             loss = F.cross_entropy(network(batch.points), batch.points.segment.long(), ignore_index=IGNORE)
             adam.zero_grad()
@@ -134,13 +147,22 @@ def train(endpoint: str, name: str, seed: int, steps: int) -> dict[str, Any]:
             points += len(batch.points.coord)
         by_class = intersections(network, loader)
     mean = sum(by_class) / len(by_class)
-    return {"iou": {**dict(zip(CLASSES, by_class, strict=True)), "mean": mean}, "steps": seen, "scenes": scenes, "points": points / steps}
+    return {
+        "iou": {**dict(zip(CLASSES, by_class, strict=True)), "mean": mean},
+        "steps": seen,
+        "scenes": scenes,
+        "points": points / steps,
+    }
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Runs everything, prints the table; all runs by name."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoint", help="a server with a source `yard`, blocks of scenes; default: start one")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--endpoint", help="a server with a source `yard`, blocks of scenes; default: start one"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--quick", action="store_true", help="one seed, few steps: to see that it runs")
@@ -152,10 +174,15 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
         for seed in range(1, seeds + 1):
             for name, done in runs.items():
                 done.append(train(endpoint, name, seed, steps))
+                progress(f"seed {seed}: {name}: {done[-1]['iou']['mean']:.2f}")
     print(f"intersection over union in %, {steps} steps, {seeds} seeds")
     print(f"{'':<16}" + "".join(f"{name:<16}" for name in (*CLASSES, "mean")))
     for name, done in runs.items():
-        print(f"{name:<16}" + "".join(f"{spread([run['iou'][column] for run in done]):<16}" for column in done[0]["iou"]), flush=True)
+        print(
+            f"{name:<16}"
+            + "".join(f"{spread([run['iou'][column] for run in done]):<16}" for column in done[0]["iou"]),
+            flush=True,
+        )
     return runs
 
 

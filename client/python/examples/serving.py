@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,11 +20,17 @@ SECONDS_TO_STOP = 60
 
 
 def program() -> str:
-    """The server's program: $MIXFEED, else `mixfeed` of PATH, else the one that `make build` or `cargo build` left here."""
+    """The server's program: $MIXFEED, else `mixfeed` of PATH, else the one that was built in target/."""
     built = (ROOT / "target" / profile / "mixfeed" for profile in ("release", "debug"))
-    found = os.environ.get("MIXFEED") or shutil.which("mixfeed") or next((str(p) for p in built if p.exists()), None)
+    found = (
+        os.environ.get("MIXFEED")
+        or shutil.which("mixfeed")
+        or next((str(p) for p in built if p.exists()), None)
+    )
     if found is None:
-        raise SystemExit("found no mixfeed: set MIXFEED to the program, put it into PATH, or run `make build`")
+        raise SystemExit(
+            "found no mixfeed: set MIXFEED to the program, put it into PATH, or run `make build`"
+        )
     return found
 
 
@@ -62,6 +69,11 @@ def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> None:
             raise SystemExit(f"the server ended with {code}: {log.read_text()}")
         if time.monotonic() > deadline:
             raise SystemExit(f"the server did not start within {SECONDS_TO_START} s: {log.read_text()}")
+
+
+def progress(text: str) -> None:
+    """Tells on stderr how far a run of minutes is."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def spread(values: list[float], digits: int = 2) -> str:
