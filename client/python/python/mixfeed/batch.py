@@ -123,7 +123,7 @@ class Batch:
 
     @property
     def cursor(self) -> dict[str, Any] | None:
-        """Position after this batch, JSON-able and below 4 KB; None in evaluation and replay."""
+        """Position after this batch, JSON-able and below 4 KB; None in evaluation."""
         return None if self._meta.cursor is None else json.loads(self._meta.cursor)
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixfeed import _mixfeed
-from mixfeed.errors import Argument, Refused
+from mixfeed.errors import Argument, Fenced, Refused
 
 Numbers = Mapping[Any, Any] | Sequence[Any] | Any
 """One number per group: by name or index, or a sequence (also a tensor) in the job's order."""
@@ -108,6 +108,7 @@ class Reports:
         self._first = reporter.first
         self._told_first_at: int | None = None
         self._done: tuple[int, set[str]] = (-1, set())
+        self._fenced: Fenced | None = None
 
     @property
     def attempt(self) -> int:
@@ -135,7 +136,7 @@ class Reports:
 
     def first(self, losses: Numbers, tokens: Numbers) -> None:
         """Held-out losses before the first batch."""
-        self._reporter.check()
+        self.check()
         if self._first is None:
             raise Refused("no held-out losses are wanted before the first batch")
         segment, mixture_id = self._first
@@ -145,7 +146,6 @@ class Reports:
 
     def before(self, batch: Any, measured: Mapping[str, Fields]) -> None:
         """What is due before a step's update, of what was measured: fields by kind."""
-        self._reporter.check()
         self._enter(batch)
         for kind in self.due(batch).before:
             if kind in measured:
@@ -154,7 +154,6 @@ class Reports:
 
     def after(self, batch: Any, sums: StepSums, measured: Mapping[str, Fields]) -> None:
         """A step's sums, unless they were given before, and what else is due after it."""
-        self._reporter.check()
         self._enter(batch)
         completed = batch.step + 1
         if "step" not in self._done[1]:
@@ -183,13 +182,20 @@ class Reports:
 
     def check(self) -> None:
         """Raises what went wrong with an earlier report."""
-        self._reporter.check()
+        try:
+            self._reporter.check()
+        except Fenced as fenced:
+            self._fenced = fenced
+            raise
 
     def flush(self, timeout: float) -> bool:
         """Waits until all reports were answered; whether they were in time."""
         return self._reporter.flush(timeout)
 
     def _enter(self, batch: Any) -> None:
+        self.check()
+        if self._fenced is not None:
+            raise Fenced(str(self._fenced))
         if batch.step != self._done[0]:
             self._done = (batch.step, set())
         self._reporter.enter(batch.segment, batch.mixture_id, batch.step)

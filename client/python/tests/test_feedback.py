@@ -1,0 +1,144 @@
+"""A job that learns, as a loop of one's own lives through it. The trainer is a formula: losses fall with the rows
+of their group, those of the first group four times as fast as those of the second."""
+
+from collections import Counter
+
+import mixfeed
+import pytest
+import specs
+
+ROUND_STEPS = 12
+RATES = [4e-3, 1e-3, 2e-3]
+
+
+def learning(method="aioli", steps=3 * ROUND_STEPS, **other):
+    params = {"eta": 1, "round_steps": ROUND_STEPS, "sweeps": 1, "probe_steps": 2}
+    options = {"variant": "paper_eg"}
+    estimator = {"name": method, "params": params, "options": options}
+    mixture = {"estimator": estimator}
+    return specs.texts(
+        held_out={"fraction": 0.1, "max_records": 20}, mixture={**mixture, **other}, max_steps=steps
+    )
+
+
+class Formula:
+    """Held-out losses by rows seen."""
+
+    def __init__(self, loader):
+        self.groups, self.rows = loader.groups, Counter()
+
+    def see(self, batch):
+        self.rows.update(batch.groups.tolist())
+
+    def losses(self):
+        total = sum(self.rows.values())
+        return {
+            name: 10 * 5 / (1 + rate * self.rows[index] + 1e-4 * total)
+            for index, (name, rate) in enumerate(zip(self.groups, RATES, strict=True))
+        }
+
+    def tokens(self):
+        return dict.fromkeys(self.groups, 10)
+
+
+def test_a_loop_that_reports_teaches_the_mixture(load):
+    loader = load(learning())
+    trainer = Formula(loader)
+    mixtures = set()
+    for batch in loader:
+        due = loader.due(batch)
+        if "eval" in due.before:
+            loader.report(batch, eval_loss_sum=trainer.losses(), eval_tokens=trainer.tokens(), before=True)
+            assert "eval" not in loader.due(batch).before, "it was made"
+        trainer.see(batch)
+        evaluation = {}
+        if "eval" in due.after:
+            evaluation = {"eval_loss_sum": trainer.losses(), "eval_tokens": trainer.tokens()}
+        loader.report(batch, {loader.groups[0]: 1.5}, {loader.groups[0]: 64}, **evaluation)
+        assert not loader.due(batch), "nothing is open"
+        mixtures.add(batch.mixture_id)
+    assert loader.flush() and loader.attempt == 1
+    reports = loader.stats()["reports"]
+    assert reports["counted"] > 3 and reports["refused"] == reports["waiting_bytes"] == 0
+    assert loader.end["steps"] == 3 * ROUND_STEPS and len(mixtures) > 3
+    # The first group learns fastest, so it was given more and more.
+    assert trainer.rows[0] > 0 and max(trainer.rows.values()) > min(trainer.rows.values())
+
+
+def test_sums_are_added_up_until_they_are_due(load):
+    spec = learning()
+    spec["mixture"] = {"estimator": {"name": "odm"}}
+    loader = load(spec)
+    kinds = Counter()
+    for batch in loader:
+        due = loader.due(batch)
+        kinds.update(due.after)
+        counts = Counter(loader.groups[g] for g in batch.groups.tolist())
+        loader.report(batch, {name: 2.5 * rows for name, rows in counts.items()}, counts)
+    assert loader.flush() and set(kinds) == {"train"}
+    assert loader.stats()["reports"]["counted"] == kinds["train"] > 0
+
+
+def test_wrong_reports_are_typed_and_said_at_the_next_call(load):
+    loader = load(learning())
+    trainer = Formula(loader)
+    batch = next(loader)
+    assert loader.due(batch).before == ("eval",)
+    with pytest.raises(mixfeed.Argument, match="none of the tasks"):
+        loader.report(batch, eval_loss_sum={"no/group": 1}, eval_tokens=trainer.tokens(), before=True)
+    with pytest.raises(mixfeed.Argument, match="eval_tokens"):
+        loader.report(batch, eval_loss_sum=trainer.losses(), before=True)
+    with pytest.raises(mixfeed.Argument, match="want one for each of 3"):
+        loader.report(batch, [1.0, 2.0], [1, 1])
+    with pytest.raises(mixfeed.Argument, match="`tokens`: is missing"):
+        loader.report(batch, [1.0, 2.0, 3.0])
+    assert loader.due(batch).before == ("eval",), "what was refused here was not sent"
+    nan = {**trainer.losses(), loader.groups[1]: float("nan")}
+    loader.report(batch, eval_loss_sum=nan, eval_tokens=trainer.tokens(), before=True)
+    with pytest.raises(mixfeed.Refused, match="finite"):
+        loader.flush()
+    loader.flush()
+    assert loader.stats()["reports"]["refused"] == 1
+
+
+def test_a_second_attempt_fences_the_first(load):
+    loader = load(learning())
+    trainer = Formula(loader)
+    batch = next(loader)
+    other = load(learning(), job=loader.describe()["job"], exclusive=False)
+    next(other)
+    assert other.attempt == loader.attempt + 1
+    loader.report(batch, eval_loss_sum=trainer.losses(), eval_tokens=trainer.tokens(), before=True)
+    with pytest.raises(mixfeed.Fenced, match="attempt"):
+        loader.flush()
+    with pytest.raises(mixfeed.Fenced):
+        loader.report(batch, [0, 0, 0], [0, 0, 0])
+
+
+def test_nothing_happens_where_nothing_is_learnt(load):
+    loader = load(specs.photos(max_steps=2))
+    for batch in loader:
+        loader.report(batch, {"anything": 1})
+        assert not loader.due(batch) and loader.flush()
+    assert loader.attempt is None and not loader.evaluate_first
+    silent = load(learning(), job="silent", feedback=False)
+    next(silent)
+    assert silent.attempt is None
+
+
+def test_reports_wait_for_a_server_that_is_away_and_are_bounded(own):
+    loader = mixfeed.DataLoader(own.endpoint, "job", spec=learning(), patience=120)
+    trainer = Formula(loader)
+    batch = next(loader)
+    own.kill()
+    loader.report(batch, eval_loss_sum=trainer.losses(), eval_tokens=trainer.tokens(), before=True)
+    assert not loader.flush(timeout=0.1) and loader.stats()["reports"]["waiting_bytes"] > 0
+    reporter = loader._source.reports._reporter
+    with pytest.raises(mixfeed.Exhausted, match="bytes of reports"):
+        for _ in range(10000):
+            reporter.vector("influence", 0, {"values": [0.0] * 10000})
+    own.start()
+    with pytest.raises(mixfeed.Refused, match="not due"):
+        loader.flush(timeout=120)
+    assert loader.stats()["reports"]["counted"] == 1, "the first one, which was waiting"
+    loader.close()
