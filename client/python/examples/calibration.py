@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     parser.add_argument(
         "--endpoint", help="a server with a source `digits`, groups `one`; default: start one"
     )
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="one seed, few steps: to see that it runs")
     options = parser.parse_args(argv)

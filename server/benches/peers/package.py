@@ -133,7 +133,7 @@ def _speed(wanted, readers, options):
 
 
 def _gil(counted):
-    """How much more a thread is slowed by the package beside it than by the Rust client in another process."""
+    """How much more a thread is slowed by the package beside it than by the Rust client elsewhere."""
     counts = counted["counts_per_s"]
     ratio = median(rust / own for rust, own in zip(counts["rust"], counts["package"], strict=True))
     slow = {
