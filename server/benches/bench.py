@@ -21,6 +21,10 @@ them; figures are medians over the rounds.
   estimator_1000_ms                 1,000 groups: slowest method that solves no system
   log_cost                          reports, log and state of a job that learns, % of streaming, CPU time (log.rs)
   good_client_under_attack          a client beside 500 idle or slow attackers, against the same client alone (attack.rs)
+  python_vs_rust                    large batches into torch tensors by the package, against the Rust client alone
+  python_vs_grpcio                  the same against gRPC's stubs with the same reassembly (peers/package_loaders.py)
+  python_gil                        a counting thread: its slowdown beside the package's loader, over that beside the Rust
+                                    client in another process at the same rate
   first_batch_ms                    a server just started: from OpenJob to the first batch of 256
   first_batch_far_ms                the same at step 10,000,000
   rss_growth_mib                    resident memory of the server: growth over the later 9,000 of 10,000 batches
@@ -41,6 +45,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE / "peers"))
 
 from environment import Unavailable, python  # noqa: E402
+from package import package  # noqa: E402
 from served import POINTS, TOKENS, Server  # noqa: E402
 
 PROGRAM = ROOT / "target/release/mixfeed"
@@ -258,6 +263,7 @@ GROUPS = [
     (finished("estimate"), ["estimator_64_ms", "estimator_tikmix_m_ms", "estimator_lsq_128_ms", "estimator_1000_ms"]),
     (finished("log"), ["log_cost"]),
     (finished("attack"), ["good_client_under_attack"]),
+    (package, ["python_vs_rust", "python_vs_grpcio", "python_gil"]),
     (latency, ["first_batch_ms", "first_batch_far_ms"]),
     (memory, ["rss_growth_mib", "rss_stalled_mib"]),
 ]

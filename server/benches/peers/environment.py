@@ -11,6 +11,7 @@ PACKAGES = {
     "pictures": [NUMPY, "pillow==13.0.0"],
     "torchvision": [NUMPY, "torch==2.11.0", "torchvision==0.26.0"],
     "points": [NUMPY, "scipy==1.17.1", "laspy==2.7.0", "lazrs==0.8.2", "torch==2.11.0"],
+    "package": [NUMPY, "torch==2.11.0", "grpcio==1.85.1", "grpcio-tools==1.85.1", "protobuf==7.36.2", "maturin==1.16.0"],
     "dali": [NUMPY, "nvidia-dali-cuda120==2.4.0"],
     "tfdata": [NUMPY, "tensorflow-cpu==2.21.0"],
 }
