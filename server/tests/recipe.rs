@@ -39,7 +39,7 @@ async fn mixed_rows_are_those_of_any_delivery_and_clean_rows_those_of_an_unmixed
     let (_, clean) = batches(&v1::JobSpec { mix: None, ..spec() }, 0, 1).await;
     for (((mixed, both), recipe), clean) in mixed.iter().zip(&both).zip(&recipe).zip(&clean) {
         for shared in mixed.tensors() {
-            assert_eq!(bytes(both, &shared.name), shared.bytes, "{}", shared.name);
+            assert_eq!(bytes(both, shared.name), shared.bytes, "{}", shared.name);
         }
         assert!(mixed.tensor("image.clean").is_none() && mixed.tensor("plan.op").is_none());
         assert_eq!(bytes(both, "image.clean"), bytes(clean, "image"));
