@@ -105,7 +105,7 @@ def _speed(wanted, readers, options):
         for program in programs.values():
             program.ask(2)  # connects, imports
         for number in range(rounds):
-            # There and back: whoever comes after the stubs, which receive on for a while, is not always the same.
+            # There and back: it is not always the same one that comes after the stubs, which receive on.
             for name in list(programs)[:: -1 if number % 2 else 1]:
                 read[name].append(programs[name].ask(batches))
                 rate = batches / read[name][-1]["seconds"]
