@@ -105,8 +105,9 @@ def _speed(wanted, readers, options):
         for program in programs.values():
             program.ask(2)  # connects, imports
         for number in range(rounds):
-            for name, program in programs.items():
-                read[name].append(program.ask(batches))
+            # There and back: it is not always the same one that comes after the stubs, which receive on.
+            for name in list(programs)[:: -1 if number % 2 else 1]:
+                read[name].append(programs[name].ask(batches))
                 rate = batches / read[name][-1]["seconds"]
                 print(f"round {number + 1}: {name}: {rate:.1f} batches/s", file=sys.stderr, flush=True)
     finally:
