@@ -8,6 +8,10 @@ STOCK := client/tests/stock
 VENV := .venv-test
 DEPLOY := deploy/tests
 DEPLOY_VENV := .venv-deploy
+# PyTorch of the release that `tch` is written for: 4.7 GB, on the processor as well as on CUDA devices. The Python
+# package is tested in the same environment.
+TORCH := torch==2.11.0 numpy==2.4.6
+TORCH_VENV := .venv-torch
 # What is tested beside the default: traces.
 FEATURES := --features mixfeed-server/otel
 # The program that deploy/tests start; empty: the one that cargo makes.
@@ -17,7 +21,7 @@ MIXFEED ?=
 timed = @begin=$$EPOCHREALTIME; $(MAKE) --no-print-directory $(1); \
 	awk -v begin="$$begin" -v end="$$EPOCHREALTIME" 'BEGIN { printf "== $(1): %.1f min\n", (end - begin) / 60 }'
 
-.PHONY: setup build fmt lint test text test-rust test-stock test-deploy deploy-tools doc demo bench clean
+.PHONY: setup build fmt lint test text test-rust test-stock test-torch lint-torch test-torch-rust build-torch test-deploy deploy-tools doc demo bench clean
 
 # What a fresh Debian with Rust and Python lacks; all of it from package registries.
 setup:
@@ -50,6 +54,7 @@ test: setup
 	$(call timed,test-rust)
 	$(call timed,doc)
 	$(call timed,test-stock)
+	$(call timed,test-torch)
 	$(call timed,test-deploy)
 
 test-rust: text
@@ -71,6 +76,33 @@ $(VENV)/ready: $(STOCK)/requirements.txt
 	rm -rf $(VENV)
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Finds libtorch for cargo and for the programs that it starts.
+with_torch = PATH="$(CURDIR)/$(TORCH_VENV)/bin:$$PATH" LIBTORCH_USE_PYTORCH=1 \
+	LD_LIBRARY_PATH="$$(echo $(CURDIR)/$(TORCH_VENV)/lib/python3*/site-packages/torch/lib)"
+
+# The libtorch executor, on the processor; MIXFEED_TORCH_DEVICE=cuda:0 takes the conformance tests to a device.
+test-torch: setup
+	$(call timed,$(TORCH_VENV)/ready)
+	$(call timed,lint-torch)
+	$(call timed,test-torch-rust)
+
+lint-torch: $(TORCH_VENV)/ready
+	$(with_torch) cargo clippy --package mixfeed-server --all-targets --features otel,libtorch -- -D warnings
+
+test-torch-rust: $(TORCH_VENV)/ready
+	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --lib exec::
+	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --test device --test refused
+
+# The program with the libtorch executor: target/release/mixfeed. It finds libtorch by LD_LIBRARY_PATH.
+build-torch: setup $(TORCH_VENV)/ready
+	$(with_torch) cargo build --release --bin mixfeed --features libtorch
+
+$(TORCH_VENV)/ready:
+	rm -rf $(TORCH_VENV)
+	python3 -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir $(TORCH)
 	touch $@
 
 # Rules, dashboards, compose files and chart, and a real Prometheus on a real server.
@@ -111,4 +143,4 @@ bench: build
 
 clean:
 	cargo clean
-	rm -rf demo bench.jsonl bench-data .venv-test .venv-deploy .venv-bench test-data
+	rm -rf demo bench.jsonl bench-data .venv-test .venv-deploy .venv-torch .venv-bench test-data

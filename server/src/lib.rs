@@ -63,6 +63,9 @@ pub enum StartError {
     /// No threads.
     #[error("cannot start CPU threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// A device that cannot be used.
+    #[error("`server.device`: {0}")]
+    Device(#[from] exec::device::DeviceError),
     /// An address that others can reach and that would speak plaintext.
     #[error(
         "`{0}` can be reached by other machines and would speak plaintext: give it a certificate in [server.tls], listen \
@@ -129,6 +132,7 @@ impl StartError {
     /// Whether what the operator wrote is to blame.
     pub fn is_configuration(&self) -> bool {
         match self {
+            StartError::Device(error) => error.is_choice(),
             StartError::Job { .. }
             | StartError::Plaintext(_)
             | StartError::Tokens(_)
@@ -200,9 +204,15 @@ pub async fn start(
         None | Some("") => store::memory(),
         Some(path) => store::open(Path::new(path))?,
     };
+    // A driver may take seconds.
+    let wanted = settings.device;
+    let device = tokio::task::spawn_blocking(move || exec::device::start(wanted)).await;
+    let device = device.map_err(|lost| exec::device::DeviceError::Failed(lost.to_string()))??;
+    tracing::info!(device = %wanted, used = device.is_some(), "pictures are mixed");
+    let assembler = Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?;
     let shared = Arc::new(Shared {
-        jobs: Arc::new(job::Jobs::new(sources, settings.max_jobs, store)),
-        assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
+        jobs: Arc::new(job::Jobs::new(sources, settings.max_jobs, store).with_device(device.is_some())),
+        assembler: assembler.with_device(device),
         memory: stream::Memory::new(settings.memory.0),
         limits: RwLock::new(stream_limits(settings)),
         house: service::House::new(edge(&settings.limits)),

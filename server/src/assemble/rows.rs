@@ -1,10 +1,11 @@
 //! The CPU part of a block: encoded bytes to finished rows.
 
+use super::mix::mix;
 use super::replace::{self, Refusal, Sample, Slot, Slots, settle};
-use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned};
+use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slab, Slabs, planned};
 use crate::batch::{Piece, flags};
 use crate::decode::{Decoder, peek};
-use crate::exec;
+use crate::exec::{self, device::Worker};
 use crate::job::{Feed, Image, Order, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{Plan, view};
@@ -25,7 +26,6 @@ struct Desk {
     decoder: Decoder,
     crop: Vec<u8>,
     scratch: Vec<u8>,
-    mix: exec::Scratch,
 }
 
 thread_local! {
@@ -38,7 +38,7 @@ pub(super) fn make(
     image: &Image,
     at: &BlockAt,
     slots: &mut Slots,
-    slabs: &Slabs,
+    (slabs, device): (&Slabs, Option<&Worker<Slab>>),
     permit: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Option<Block>, AssembleError> {
     let (start, span) = (Instant::now(), trace::stage("decode"));
@@ -48,12 +48,8 @@ pub(super) fn make(
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, image, at, &samples);
-    let mut out = slabs.take(plan.rows.len() * image.bytes());
-    let rows = out.par_chunks_exact_mut(image.bytes()).zip(&plan.rows);
-    rows.for_each(|(out, row)| {
-        DESK.with_borrow_mut(|desk| exec::run(row, &clean, &image.format, &mut desk.mix, out));
-    });
-    drop(clean);
+    let out = slabs.take(plan.rows.len() * image.bytes());
+    let (plan, out, by) = mix(image, device, plan, clean, out)?;
     drop(span);
     let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
     let out = match permit.take() {
@@ -68,7 +64,7 @@ pub(super) fn make(
         plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
     );
     let extent = Extent { rows: plan.rows.len() as u64, ..Extent::default() };
-    Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new() }))
+    Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new(), by }))
 }
 
 /// A block step by step: clean rows of its slots (u8, in the feed's raster), samples and plan.

@@ -1,6 +1,6 @@
 //! The image half of a job: what is done with one picture, and how rows are mixed.
 
-use super::{JobError, JobGroup, MAX_BATCH, check::Check, mix};
+use super::{JobError, JobGroup, MAX_BATCH, Numerics, check::Check, mix};
 use crate::batch::{Dtype, Layout, Raster};
 use crate::decode::Limits;
 use crate::exec::Format;
@@ -24,6 +24,8 @@ pub struct Image {
     pub view: ViewRule,
     /// Mixing.
     pub mix: MixRule,
+    /// Rules that rows are mixed by.
+    pub numerics: Numerics,
     /// Output.
     pub format: Format,
     /// Labels.
@@ -93,6 +95,7 @@ impl Image {
         Image {
             view: view::plain(&self.view),
             mix: none,
+            numerics: self.numerics,
             format: self.format.clone(),
             labels: LabelRule { smoothing: 0.0, ..self.labels },
             limits: self.limits,
@@ -113,6 +116,7 @@ impl Image {
 pub(super) fn resolve(
     check: &mut Check,
     spec: &mut v1::JobSpec,
+    numerics: Numerics,
     groups: &[JobGroup],
     classes: usize,
 ) -> Result<Image, JobError> {
@@ -136,6 +140,7 @@ pub(super) fn resolve(
         tally: Tally::default(),
         view,
         mix,
+        numerics,
         format,
         limits,
     })

@@ -1,6 +1,6 @@
 //! The open jobs of a server.
 
-use super::{Job, JobError, hex, known_names, resolve};
+use super::{Draft, Job, JobError, hex, known_names, numerics, resolve};
 use crate::keeper::KeeperError;
 use crate::metrics;
 use crate::source::Source;
@@ -22,13 +22,20 @@ pub struct Jobs {
     opening: Mutex<()>,
     limit: AtomicUsize,
     store: store::Shared,
+    device: bool,
 }
 
 impl Jobs {
     /// No job yet; at most `limit` at a time, over `sources`; their mixtures are kept in `store`.
     pub fn new(sources: BTreeMap<String, Arc<dyn Source>>, limit: usize, store: store::Shared) -> Jobs {
         let (sources, limit) = (RwLock::new(Arc::new(sources)), AtomicUsize::new(limit));
-        Jobs { sources, open: Mutex::default(), opening: Mutex::default(), limit, store }
+        Jobs { sources, open: Mutex::default(), opening: Mutex::default(), limit, store, device: false }
+    }
+
+    /// The same, on a server with a device, or without.
+    pub fn with_device(mut self, device: bool) -> Jobs {
+        self.device = device;
+        self
     }
 
     /// Sources by name.
@@ -49,6 +56,20 @@ impl Jobs {
         self.limit.store(limit, Relaxed);
     }
 
+    /// What would be opened as `name`, over `sources`, with the numerics that this server can make.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn draft(
+        &self,
+        name: &str,
+        mut spec: v1::JobSpec,
+        sources: &BTreeMap<String, Arc<dyn Source>>,
+    ) -> Result<Draft, JobError> {
+        numerics::settle(&mut spec, self.device)?;
+        resolve(name, spec, sources)
+    }
+
     /// Opens `name` with `spec`, or attaches when the same spec is open; returns whether it was created. Without a spec
     /// it only attaches.
     ///
@@ -65,7 +86,7 @@ impl Jobs {
             return expect(name, &job.digest, expected).map(|()| (job, false));
         };
         // Resolving hashes indexes: not under the lock.
-        let draft = resolve(name, spec, &self.sources())?;
+        let draft = self.draft(name, spec, &self.sources())?;
         expect(name, &draft.digest, expected)?;
         // One at a time: two keepers of one job would fight over its log. Beside the lock of the open ones: going on from a
         // long log takes a while, and everybody else looks jobs up.
