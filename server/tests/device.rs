@@ -9,7 +9,7 @@ use mixfeed_client::{Start, StreamOptions};
 use mixfeed_proto as v1;
 use mixfeed_server::assemble::{AssembleError, Assembler, Block, BlockAt, Slab};
 use mixfeed_server::exec::Format;
-use mixfeed_server::exec::device::{Device, DeviceError, Mixer, Worker};
+use mixfeed_server::exec::device::{Device, DeviceError, Input, Mixer, Worker};
 use mixfeed_server::job::{self, MadeBy};
 use mixfeed_server::plan::Row;
 use mixfeed_server::{StartError, config, store};
@@ -21,8 +21,16 @@ use tokio::sync::watch;
 /// Fails every time, having spoilt the rows.
 struct Broken(DeviceError, Arc<AtomicUsize>);
 
-impl Mixer for Broken {
-    fn run(&mut self, _: &[Row], _: &[u8], _: &Format, out: &mut [u8]) -> Result<(), DeviceError> {
+impl Mixer<Slab> for Broken {
+    fn run(
+        &mut self,
+        rows: &[Row],
+        input: &Input<Slab>,
+        _: &Format,
+        out: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        let Input::Decoded(pictures) = input else { panic!("a device gets pictures as they were decoded") };
+        assert_eq!(pictures.len(), rows.len());
         self.1.fetch_add(1, SeqCst);
         out.fill(0xa5);
         Err(self.0.clone())

@@ -272,7 +272,7 @@ impl Assembler {
             Pipeline::Image(image) => {
                 let encoded: u64 =
                     at.places.iter().map(|p| feed.size(p.id).min(image.limits.max_bytes)).sum();
-                let clean = at.places.len() * image.format.raster.len();
+                let clean = rows::clean_bytes(image, at.places.len());
                 (encoded as usize + clean, feed.rows_of(at.places.len()) * image.bytes())
             }
             Pipeline::Tokens(rule) => (0, tokens::bytes(rule, tokens::extent(rule, &at.places))),
@@ -284,7 +284,9 @@ impl Assembler {
     pub fn slot_cost(feed: &Feed) -> (usize, usize) {
         match &feed.pipeline {
             Pipeline::Image(image) => {
-                (image.format.raster.len() + image.mean_record_bytes as usize, image.bytes())
+                let block = feed.mix_block.max(1) as usize;
+                let clean = rows::clean_bytes(image, block) / block;
+                (clean + image.mean_record_bytes as usize, image.bytes())
             }
             Pipeline::Tokens(rule) => {
                 let (tokens, pieces) = (u64::from(rule.seq_len), u64::from(rule.most_pieces()));

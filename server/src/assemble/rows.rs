@@ -3,15 +3,16 @@
 use super::mix::mix;
 use super::replace::{self, Refusal, Sample, Slot, Slots, settle};
 use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slab, Slabs, planned};
-use crate::batch::{Piece, flags};
-use crate::decode::{Decoder, peek};
-use crate::exec::{self, device::Worker};
-use crate::job::{Feed, Image, Order, Place};
+use crate::batch::{CHANNELS, Crop, Peek, Piece, flags};
+use crate::decode::{Decoder, Region, Resampler, peek};
+use crate::exec;
+use crate::exec::device::{Input, MOST_SHRUNK, Picture, Task, Worker};
+use crate::job::{Feed, Image, Numerics, Order, Place};
 use crate::metrics::{self, Stage};
-use crate::plan::{Plan, view};
+use crate::plan::{Plan, view, view::View};
 use crate::trace;
 use rayon::prelude::*;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{cell::RefCell, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -19,11 +20,15 @@ use tokio::sync::OwnedSemaphorePermit;
 /// thread, beside what streams were promised.
 const LARGE_PIXELS: u64 = 16_000_000;
 static LARGE: Mutex<()> = Mutex::new(());
+/// Bytes of decoded pictures that a block may hold until a device has them, and how many times its clean rows: what is
+/// larger is resampled where it is decoded, to the same bytes.
+const DECODED: (usize, usize) = (32 << 20, 4);
 
 /// Memory of one CPU thread.
 #[derive(Default)]
 struct Desk {
     decoder: Decoder,
+    resampler: Resampler,
     crop: Vec<u8>,
     scratch: Vec<u8>,
 }
@@ -42,14 +47,23 @@ pub(super) fn make(
     permit: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Option<Block>, AssembleError> {
     let (start, span) = (Instant::now(), trace::stage("decode"));
-    let mut clean = slabs.take(at.places.len() * image.format.raster.len());
-    let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(None) };
+    let device = device.filter(|_| image.numerics != Numerics::Cpu);
+    let made = match device.filter(|device| !device.lost()) {
+        Some(_) => pictures(feed, image, at, slots, slabs)?,
+        None => {
+            let mut clean = slabs.take(at.places.len() * image.format.raster.len());
+            let samples = decode(feed, image, at, slots, &mut clean)?;
+            samples.map(|samples| (Input::Clean(clean), samples))
+        }
+    };
+    let Some((input, samples)) = made else { return Ok(None) };
     replace::tally(&feed.job, &image.tally, image.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, image, at, &samples);
     let out = slabs.take(plan.rows.len() * image.bytes());
-    let (plan, out, by) = mix(image, device, plan, clean, out)?;
+    let task = Task { plan, format: image.format.clone(), input, out };
+    let (plan, out, by) = mix(image, device, slabs, task)?;
     drop(span);
     let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
     let out = match permit.take() {
@@ -109,14 +123,61 @@ fn decode(
     clean: &mut [u8],
 ) -> Result<Option<Vec<Sample>>, AssembleError> {
     let rows = clean.par_chunks_exact_mut(image.format.raster.len());
+    let made = each(feed, image, at, slots, rows, |at, encoded, desk, row| picture(at, encoded, desk, row))?;
+    Ok(made.map(|made| made.into_iter().map(|((), sample)| sample).collect()))
+}
+
+/// Decodes a block for a device, which resamples.
+fn pictures(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+) -> Result<Option<(Input<Slab>, Vec<Sample>)>, AssembleError> {
+    let most = decoded_bytes(image, at.places.len()) / at.places.len().max(1);
+    let rows = (0..at.places.len()).into_par_iter();
+    let made =
+        each(feed, image, at, slots, rows, |at, encoded, desk, _| decoded(at, encoded, desk, slabs, most))?;
+    Ok(made.map(|made| {
+        let (pictures, samples) = made.into_iter().unzip();
+        (Input::Decoded(pictures), samples)
+    }))
+}
+
+/// Most bytes of a block of `rows` before it is mixed: clean rows, or decoded pictures where a device may make them.
+pub(super) fn clean_bytes(image: &Image, rows: usize) -> usize {
+    match image.numerics {
+        Numerics::Cpu => rows * image.format.raster.len(),
+        Numerics::Torch | Numerics::Tolerant => decoded_bytes(image, rows),
+    }
+}
+
+/// Most bytes of decoded pictures of a block of `rows` for a device.
+fn decoded_bytes(image: &Image, rows: usize) -> usize {
+    let clean = rows * image.format.raster.len();
+    (DECODED.1 * clean).min(DECODED.0).max(clean)
+}
+
+/// Makes something of each slot of a block, in parallel; `None` when a record is to be read from a store first.
+fn each<R: Send, T: Send>(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    rows: impl IndexedParallelIterator<Item = R>,
+    make: impl Fn(At<'_>, &Encoded, &mut Desk, &mut R) -> Result<T, Refusal> + Sync,
+) -> Result<Option<Vec<(T, Sample)>>, AssembleError> {
     let slots = rows.zip(&at.places).zip(&mut slots.0).enumerate();
-    let one = |(i, ((row, place), slot)): (usize, ((&mut [u8], &Place), &mut Slot))| {
+    let one = |(i, ((mut row, place), slot)): (usize, ((R, &Place), &mut Slot))| {
         let at = At { image, step: at.step, slot: at.slot + i as u64 };
-        DESK.with_borrow_mut(|desk| sample(feed, at, place, slot, desk, row))
+        let mut make = |encoded: &Encoded| DESK.with_borrow_mut(|desk| make(at, encoded, desk, &mut row));
+        // From another record of the group when the slot's own is bad.
+        settle(feed, place, slot, |_, encoded| make(encoded))
     };
     // All of them, also when one waits: what they need is then read at once.
-    let samples = slots.map(one).collect::<Result<Vec<_>, _>>()?;
-    Ok(samples.into_iter().collect())
+    let made = slots.map(one).collect::<Result<Vec<_>, AssembleError>>()?;
+    Ok(made.into_iter().collect())
 }
 
 /// Where a picture is drawn for.
@@ -127,32 +188,76 @@ struct At<'a> {
     slot: u64,
 }
 
-/// Fills one clean row, from another record of the group when the slot's own is bad.
-fn sample(
-    feed: &Feed,
-    at: At<'_>,
-    place: &Place,
-    slot: &mut Slot,
-    desk: &mut Desk,
-    row: &mut [u8],
-) -> Result<Option<Sample>, AssembleError> {
-    let settled = settle(feed, place, slot, |_, encoded| picture(at, encoded, desk, row))?;
-    Ok(settled.map(|((), sample)| sample))
+/// A record whose header was read.
+struct Opened<'a> {
+    bytes: &'a [u8],
+    peek: Peek,
+    view: View,
+    /// Held while a large picture is decoded.
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
-fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Result<(), Refusal> {
+fn open<'a>(at: At<'_>, encoded: &'a Encoded) -> Result<Opened<'a>, Refusal> {
     let At { image, step, slot } = at;
     let bytes = encoded.as_ref().map_err(Clone::clone)?;
     let peek = peek(bytes, image.limits)?;
     let pixels = u64::from(peek.height) * u64::from(peek.width);
-    // Held while it is decoded; a lock that a panic poisoned guards nothing that could be broken.
+    // A lock that a panic poisoned guards nothing that could be broken.
     let _alone = (pixels > LARGE_PIXELS).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
     let view = view::draw(&image.view, &peek, &image.view_stream, step, slot);
-    let len = view.size.0 as usize * view.size.1 as usize * crate::batch::CHANNELS;
-    desk.crop.resize(len, 0);
-    desk.decoder.decode(bytes, &peek, &view.crop, view.size, &mut desk.crop)?;
-    exec::finish(&view, &desk.crop, &image.format.raster, &mut desk.scratch, row);
+    Ok(Opened { bytes, peek, view, _alone })
+}
+
+/// Fills one clean row.
+fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Result<(), Refusal> {
+    let Opened { bytes, peek, view, .. } = &open(at, encoded)?;
+    desk.crop.resize(area(view), 0);
+    desk.decoder.decode(bytes, peek, &view.crop, view.size, &mut desk.crop)?;
+    exec::finish(view, &desk.crop, &at.image.format.raster, &mut desk.scratch, row);
     Ok(())
+}
+
+/// Decodes one picture for a device; one that would take more than `most` bytes, or is shrunk too much, is resampled.
+fn decoded(
+    at: At<'_>,
+    encoded: &Encoded,
+    desk: &mut Desk,
+    slabs: &Slabs,
+    most: usize,
+) -> Result<Picture<Slab>, Refusal> {
+    let opened = open(at, encoded)?;
+    let (size, crop) = (opened.view.size, opened.view.crop);
+    let taken = desk.decoder.region(opened.bytes, &opened.peek, &crop, size, |region, pixels, resampler| {
+        let shrunk = (region.crop.height / f64::from(size.0)).max(region.crop.width / f64::from(size.1));
+        if shrunk <= MOST_SHRUNK && pixels.len() <= most {
+            // Few sizes of buffers, so that they are used again.
+            let mut memory = slabs.take(pixels.len().next_power_of_two().min(most));
+            memory[..pixels.len()].copy_from_slice(pixels);
+            return (memory, (region.height, region.width), region.crop);
+        }
+        let mut memory = slabs.take(area(&opened.view));
+        resampler.run(pixels, region, size, &mut memory);
+        let crop = Crop { y: 0.0, x: 0.0, height: size.0.into(), width: size.1.into() };
+        (memory, size, crop)
+    });
+    let (pixels, (height, width), crop) = taken?;
+    Ok(Picture { pixels, height, width, crop, view: opened.view })
+}
+
+/// Bytes of a picture after resampling.
+fn area(view: &View) -> usize {
+    view.size.0 as usize * view.size.1 as usize * CHANNELS
+}
+
+/// Makes the clean row of a picture that no device takes.
+pub(super) fn finish(picture: &Picture<Slab>, image: &Image, row: &mut [u8]) {
+    let Picture { pixels, height, width, crop, view } = picture;
+    DESK.with_borrow_mut(|desk| {
+        desk.crop.resize(area(view), 0);
+        let region = Region { height: *height, width: *width, crop: *crop };
+        desk.resampler.run(pixels, &region, view.size, &mut desk.crop);
+        exec::finish(view, &desk.crop, &image.format.raster, &mut desk.scratch, row);
+    });
 }
 
 fn plan(feed: &Feed, image: &Image, at: &BlockAt, samples: &[Sample]) -> Plan {

@@ -7,8 +7,10 @@ mod worker;
 
 pub use worker::{Failed, Task, Worker};
 
+use crate::batch::{CHANNELS, Crop};
+
 use super::Format;
-use crate::plan::Row;
+use crate::plan::{Row, view::View};
 use std::{fmt, str::FromStr};
 
 /// What mixes the pictures of a server's jobs, as the operator wrote it.
@@ -78,7 +80,7 @@ pub enum DeviceError {
     /// The plan asks for what the block or the raster does not have.
     #[error("row {row} of the plan does not fit its block")]
     Misfit {
-        /// Row of the plan.
+        /// Row of the plan, or picture.
         row: usize,
     },
 }
@@ -106,15 +108,55 @@ impl DeviceError {
     }
 }
 
-/// Mixes blocks; lives on one thread.
-pub trait Mixer {
-    /// As [`super::run`] for all `rows` of a block: `clean` are rows of `format.raster.len()` bytes, `out` takes
-    /// `rows.len()` rows of `raster.len() * dtype.size()` little-endian bytes.
+/// How many times a crop may be shrunk, either way, that a device resamples. Where a picture is shrunk more, resampling
+/// leaves so much less to send that it is done first; up to it, f32 holds the resampler's sums exactly.
+pub const MOST_SHRUNK: f64 = 3.0;
+
+/// A decoded part of a picture that is still to become a clean row.
+#[derive(Debug)]
+pub struct Picture<B> {
+    /// Interleaved RGB, in its first [`Picture::bytes`].
+    pub pixels: B,
+    /// Rows.
+    pub height: u32,
+    /// Columns.
+    pub width: u32,
+    /// The crop, in pixels of this part; inside of it, and shrunk at most [`MOST_SHRUNK`] times.
+    pub crop: Crop,
+    /// What its pixels become: the size after resampling, turn, colour, erasing. (Its own crop is of the stored picture.)
+    pub view: View,
+}
+
+impl<B> Picture<B> {
+    /// Bytes of its pixels.
+    pub fn bytes(&self) -> usize {
+        self.height as usize * self.width as usize * CHANNELS
+    }
+}
+
+/// What a block is made from.
+#[derive(Debug)]
+pub enum Input<B> {
+    /// Clean rows, `raster.len()` bytes each.
+    Clean(B),
+    /// Decoded pictures, one for each clean row.
+    Decoded(Vec<Picture<B>>),
+}
+
+/// Makes blocks of `B`; lives on one thread.
+pub trait Mixer<B> {
+    /// As [`super::finish()`] for the pictures of `input`, where they are not clean rows yet, and [`super::run`] for all
+    /// `rows` of a block; `out` takes `rows.len()` rows of `raster.len() * dtype.size()` little-endian bytes.
     ///
     /// # Errors
     /// [`DeviceError`], with any bytes in `out`.
-    fn run(&mut self, rows: &[Row], clean: &[u8], format: &Format, out: &mut [u8])
-    -> Result<(), DeviceError>;
+    fn run(
+        &mut self,
+        rows: &[Row],
+        input: &Input<B>,
+        format: &Format,
+        out: &mut [u8],
+    ) -> Result<(), DeviceError>;
 }
 
 /// Starts the worker of `device`; `None` where the CPU executor does the work.

@@ -1,6 +1,6 @@
 //! The thread that owns a device, and its queue.
 
-use super::{DeviceError, Mixer};
+use super::{DeviceError, Input, Mixer};
 use crate::exec::Format;
 use crate::plan::Plan;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,8 +21,8 @@ pub struct Task<B> {
     pub plan: Plan,
     /// What rows look like.
     pub format: Format,
-    /// Clean rows of the block.
-    pub clean: B,
+    /// What to do it with.
+    pub input: Input<B>,
     /// Takes the rows of the plan.
     pub out: B,
 }
@@ -71,7 +71,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
     ///
     /// # Errors
     /// What `open` answers; [`DeviceError::Failed`] when the system gives no thread.
-    pub fn start<M: Mixer>(
+    pub fn start<M: Mixer<B>>(
         open: impl FnOnce() -> Result<M, DeviceError> + Send + 'static,
     ) -> Result<Worker<B>, DeviceError> {
         let (queue, tasks) = sync_channel(QUEUE);
@@ -118,7 +118,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
 }
 
 /// Mixes until the last [`Worker`] is gone. A lost device is not asked again.
-fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(mut mixer: impl Mixer, tasks: &Receiver<Ask<B>>, lost: &AtomicBool) {
+fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(
+    mut mixer: impl Mixer<B>,
+    tasks: &Receiver<Ask<B>>,
+    lost: &AtomicBool,
+) {
     let mut reason: Option<DeviceError> = None;
     for Ask { mut task, answer } in tasks {
         let result = match &reason {
@@ -134,10 +138,12 @@ fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(mut mixer: impl Mixer, tasks: &Receiver<A
     }
 }
 
-fn mix<B: AsRef<[u8]> + AsMut<[u8]>>(mixer: &mut impl Mixer, task: &mut Task<B>) -> Result<(), DeviceError> {
-    let Task { plan, format, clean, out } = task;
-    let mixed =
-        catch_unwind(AssertUnwindSafe(|| mixer.run(&plan.rows, clean.as_ref(), format, out.as_mut())));
+fn mix<B: AsRef<[u8]> + AsMut<[u8]>>(
+    mixer: &mut impl Mixer<B>,
+    task: &mut Task<B>,
+) -> Result<(), DeviceError> {
+    let Task { plan, format, input, out } = task;
+    let mixed = catch_unwind(AssertUnwindSafe(|| mixer.run(&plan.rows, input, format, out.as_mut())));
     mixed.unwrap_or_else(|panic| Err(DeviceError::Failed(message(panic.as_ref()))))
 }
 
@@ -155,9 +161,16 @@ mod tests {
     /// Answers as the first byte of the block says; otherwise copies.
     struct Moody;
 
-    impl Mixer for Moody {
-        fn run(&mut self, rows: &[Row], clean: &[u8], _: &Format, out: &mut [u8]) -> Result<(), DeviceError> {
+    impl Mixer<Vec<u8>> for Moody {
+        fn run(
+            &mut self,
+            rows: &[Row],
+            input: &Input<Vec<u8>>,
+            _: &Format,
+            out: &mut [u8],
+        ) -> Result<(), DeviceError> {
             assert!(rows.is_empty(), "these blocks have no plan");
+            let Input::Clean(clean) = input else { panic!("clean rows") };
             match clean[0] {
                 1 => Err(DeviceError::Memory("full".into())),
                 2 => Err(DeviceError::Lost("fell off the bus".into())),
@@ -173,12 +186,13 @@ mod tests {
     fn task(first: u8) -> Task<Vec<u8>> {
         let raster = Raster::new(1, 1, Layout::Nchw);
         let format = Format { raster, dtype: Dtype::U8, normalize: None };
-        Task { plan: Plan::default(), format, clean: vec![first, 9, 9], out: vec![0; 3] }
+        Task { plan: Plan::default(), format, input: Input::Clean(vec![first, 9, 9]), out: vec![0; 3] }
     }
 
     fn error(worker: &Worker<Vec<u8>>, first: u8) -> DeviceError {
         let failed = worker.run(task(first)).expect_err("the device fails");
-        assert_eq!(failed.task.expect("the block comes back").clean, [first, 9, 9]);
+        let task = failed.task.expect("the block comes back");
+        assert!(matches!(task.input, Input::Clean(clean) if clean == [first, 9, 9]));
         failed.error
     }
 

@@ -2,7 +2,7 @@
 //!
 //! These run on libtorch's CPU; `MIXFEED_TORCH_DEVICE=cuda:0` runs the same on a device.
 
-use super::{Device, DeviceError, Mixer, Torch, start};
+use super::{Device, DeviceError, Input, Mixer, Torch, start};
 use crate::batch::{Dtype, Layout};
 use crate::exec::conformance::{DTYPES, ROWS, format, interleaved, ops, row};
 use crate::exec::{Format, Scratch, run_at, simd::Level};
@@ -11,11 +11,11 @@ use proptest::prelude::*;
 use std::{cell::RefCell, collections::BTreeMap};
 
 thread_local! {
-    static TORCH: RefCell<Torch> = RefCell::new(Torch::new(device()).expect("the device is there"));
+    pub(super) static TORCH: RefCell<Torch> = RefCell::new(Torch::new(device()).expect("the device is there"));
 }
 
 /// Where these tests run: libtorch's CPU, or the device of the environment.
-fn device() -> tch::Device {
+pub(super) fn device() -> tch::Device {
     let name = std::env::var("MIXFEED_TORCH_DEVICE").unwrap_or_else(|_| "torch".into());
     match name.parse().expect("`torch` or `cuda:N`") {
         Device::Cuda(index) => tch::Device::Cuda(index),
@@ -25,10 +25,11 @@ fn device() -> tch::Device {
 
 fn torch(rows: &[Row], clean: &[u8], format: &Format) -> Result<Vec<u8>, DeviceError> {
     let mut out = vec![0xa5; rows.len() * format.raster.len() * format.dtype.size()];
-    TORCH.with_borrow_mut(|torch| torch.run(rows, clean, format, &mut out)).map(|()| out)
+    let input = Input::Clean(clean);
+    TORCH.with_borrow_mut(|torch| torch.run(rows, &input, format, &mut out)).map(|()| out)
 }
 
-fn scalar(rows: &[Row], clean: &[u8], format: &Format) -> Vec<u8> {
+pub(super) fn scalar(rows: &[Row], clean: &[u8], format: &Format) -> Vec<u8> {
     let bytes = format.raster.len() * format.dtype.size();
     let mut out = vec![0; rows.len() * bytes];
     for (row, out) in rows.iter().zip(out.chunks_exact_mut(bytes)) {
@@ -135,7 +136,7 @@ proptest! {
 }
 
 /// Pixels that differ everywhere, without a generator.
-fn pixels(len: usize) -> Vec<u8> {
+pub(super) fn pixels(len: usize) -> Vec<u8> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
@@ -174,7 +175,7 @@ fn chunks_of_rows_make_one_block() {
     let mut out = vec![0; whole.len()];
     let mut small = Torch::new(device()).expect("the device is there");
     small.chunk = 3 * 4 * format.raster.len();
-    small.run(&rows, &clean, &format, &mut out).expect("libtorch answers");
+    small.run(&rows, &Input::Clean(&clean), &format, &mut out).expect("libtorch answers");
     assert!(out == whole);
 }
 

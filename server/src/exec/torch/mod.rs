@@ -1,16 +1,19 @@
 //! The executor on libtorch, its CPU or a CUDA device: the plans of [`super`], a whole block at a time.
 //!
 //! Numerics `torch-1`: the arithmetic of the scalar executor in f32 over 0..=255, divided by 255 once at the end. What is
-//! only moved (copies, pastes without resampling, binary masks) has the scalar executor's bits. What is computed is
-//! within one level (u8), 2^-20 (f32), 2^-10 (f16) or 2^-7 (bf16) of it, the last three relative to the larger of the
+//! only moved (copies, pastes without resampling, binary masks) has the scalar executor's bits, and so have clean rows made
+//! here of decoded pictures ([`views`]). What is computed by mixing is within one level (u8), 2^-20 (f32), 2^-10 (f16) or 2^-7 (bf16) of it, the last three relative to the larger of the
 //! value and one over the smallest standard deviation.
 //!
 //! Ops are carried out in rounds: the first op of every row, then the second. A round sorts its rows by what they need
 //! ([`round::Round`]) and does the same for all rows that need it at once; masks are made on the device from a few numbers
 //! a row. Nothing waits for the device before the result is downloaded.
 
+mod colours;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod conformance_views;
 mod fields;
 mod host;
 mod masks;
@@ -18,10 +21,12 @@ mod resample;
 mod round;
 mod rounds;
 mod staging;
+mod tables;
 mod upload;
+mod views;
 
 use super::Format;
-use super::device::{Device, DeviceError, Mixer, Worker};
+use super::device::{Device, DeviceError, Input, Mixer, Worker};
 use crate::batch::{CHANNELS, Dtype, Raster};
 use crate::plan::Row;
 use fields::Fields;
@@ -75,6 +80,8 @@ struct Torch {
     device: tch::Device,
     /// Bytes of f32 that one chunk of rows may take.
     chunk: usize,
+    /// Bytes of f32 that decoded pictures may take which are made rows of together; 0: one by one.
+    together: usize,
     fields: Fields,
     staging: Staging,
     /// 255 on the device. A number on the host would be multiplied by its reciprocal there, which rounds differently.
@@ -95,9 +102,9 @@ impl Torch {
                 return Err(DeviceError::Absent { index, found, hint });
             }
         }
-        let chunk = if device.is_cuda() { CUDA_CHUNK } else { CPU_CHUNK };
+        let (chunk, together) = if device.is_cuda() { (CUDA_CHUNK, CUDA_CHUNK) } else { (CPU_CHUNK, 0) };
         let full = upload::floats(device, &[255.0], &[1])?;
-        Ok(Torch { device, chunk, fields: Fields::default(), staging: Staging::new(device), full })
+        Ok(Torch { device, chunk, together, fields: Fields::default(), staging: Staging::new(device), full })
     }
 
     /// Mixes `rows`, a chunk at a time.
@@ -141,11 +148,11 @@ impl Torch {
     }
 }
 
-impl Mixer for Torch {
+impl<B: AsRef<[u8]>> Mixer<B> for Torch {
     fn run(
         &mut self,
         rows: &[Row],
-        clean: &[u8],
+        input: &Input<B>,
         format: &Format,
         out: &mut [u8],
     ) -> Result<(), DeviceError> {
@@ -153,6 +160,16 @@ impl Mixer for Torch {
         if rows.is_empty() || raster.is_empty() {
             return Ok(());
         }
+        let clean = match input {
+            Input::Clean(clean) => clean.as_ref(),
+            Input::Decoded(pictures) => {
+                round::check(rows, pictures.len(), raster)?;
+                views::check(pictures, raster)?;
+                let pack = views::pack(self, pictures)?;
+                let clean = views::finish(self, pictures, pack.as_ref(), raster)?;
+                return self.chunks(rows, &clean, format, out);
+            }
+        };
         let held = clean.len() / raster.len();
         round::check(rows, held, raster)?;
         let shape = shape(held, raster);

@@ -26,6 +26,23 @@ impl Staging {
         Ok(pinned.f_view(shape)?.f_to_device_(self.device, Kind::Uint8, true, false)?)
     }
 
+    /// Sends all of `parts` to the device, one behind the other, in one go.
+    pub(super) fn pack<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<Tensor, DeviceError> {
+        let all = parts.clone().map(|part| part.len() as i64).sum();
+        let pinned = part(&mut self.up, self.device, all)?;
+        let mut at = 0;
+        for part in parts {
+            let len = part.len() as i64;
+            let mut own = pinned.f_narrow(0, at, len)?;
+            host::seen(part, &[len], |part| Ok(own.f_copy_(part)?))?;
+            at += len;
+        }
+        Ok(pinned.f_to_device_(self.device, Kind::Uint8, true, false)?)
+    }
+
     /// Waits for `made` (one dimension, u8) and copies it to the beginning of `out`.
     pub(super) fn down(&mut self, made: &Tensor, out: &mut [u8]) -> Result<(), DeviceError> {
         if !self.device.is_cuda() {
@@ -43,6 +60,7 @@ fn part(buffer: &mut Option<Tensor>, device: Device, len: i64) -> Result<Tensor,
         return Ok(buffer.f_narrow(0, 0, len)?);
     }
     *buffer = None; // given back before more is asked for
-    let pinned = Tensor::f_zeros([len], (Kind::Uint8, Device::Cpu))?.f_pin_memory(device)?;
-    Ok(buffer.insert(pinned).shallow_clone())
+    let memory = Tensor::f_zeros([len], (Kind::Uint8, Device::Cpu))?;
+    let memory = if device.is_cuda() { memory.f_pin_memory(device)? } else { memory };
+    Ok(buffer.insert(memory).shallow_clone())
 }
