@@ -9,13 +9,13 @@ use mixfeed_client::{Start, StreamOptions};
 use mixfeed_proto as v1;
 use mixfeed_server::assemble::{AssembleError, Assembler, Block, BlockAt, Slab};
 use mixfeed_server::exec::Format;
-use mixfeed_server::exec::device::{Device, DeviceError, Input, Mixer, Worker};
-use mixfeed_server::job::{self, MadeBy};
+use mixfeed_server::exec::device::{Device, DeviceError, Input, Mixer, Progress, Worker};
+use mixfeed_server::job::{self, Executors, Jobs, MadeBy, Took};
 use mixfeed_server::plan::Row;
 use mixfeed_server::{StartError, config, store};
 use stand::{Server, sources, spec};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Fails every time, having spoilt the rows.
@@ -28,7 +28,7 @@ impl Mixer<Slab> for Broken {
         input: &Input<Slab>,
         _: &Format,
         out: &mut [u8],
-    ) -> Result<(), DeviceError> {
+    ) -> Result<Progress, DeviceError> {
         let Input::Decoded(pictures) = input else { panic!("a device gets pictures as they were decoded") };
         assert_eq!(pictures.len(), rows.len());
         self.1.fetch_add(1, SeqCst);
@@ -73,6 +73,87 @@ async fn a_tolerant_job_goes_on_with_the_cpu_and_others_end() {
         assert_eq!(asked, asks);
         for block in strict {
             assert!(matches!(block, Err(AssembleError::Device(told)) if told == error));
+        }
+    }
+}
+
+/// Jobs of a server with two executors whose blocks take as many milliseconds each; and how often they were timed.
+fn jobs(store: &store::Shared, millis: Result<(u64, u64), &'static str>) -> (Jobs, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let measure = move |feed: &job::Feed| {
+        count.fetch_add(1, SeqCst);
+        assert!(feed.image().is_some(), "only jobs of pictures are timed");
+        let took =
+            |(cpu, device)| Took { cpu: Duration::from_millis(cpu), device: Duration::from_millis(device) };
+        millis.map(took).map_err(str::to_owned)
+    };
+    let jobs = Jobs::new(sources(), 9, store.clone()).with_executors(Executors::Faster(Arc::new(measure)));
+    (jobs, asked)
+}
+
+fn opened(jobs: &Jobs, name: &str, spec: &v1::JobSpec, expected: &[u8]) -> (String, [u8; 32]) {
+    let (job, _) = jobs.open(name, Some(spec.clone()), expected).unwrap();
+    (job.spec.numerics.clone(), job.digest)
+}
+
+#[test]
+fn the_faster_executor_is_chosen_once_and_recorded() {
+    let kept = store::memory();
+    let (fast, asked) = jobs(&kept, Ok((3, 2)));
+    let first = opened(&fast, "job", &spec(), &[]);
+    assert_eq!(first.0, "torch-1");
+    assert_eq!(opened(&fast, "job", &spec(), &[]), first, "who comes later attaches");
+    assert_eq!(asked.load(SeqCst), 1);
+    fast.close("job").unwrap();
+    drop(fast);
+    let (slow, asked) = jobs(&kept, Ok((2, 3)));
+    assert_eq!(opened(&slow, "job", &spec(), &[]), first, "what was recorded holds on a slower day");
+    assert_eq!(asked.load(SeqCst), 0);
+    assert_eq!(opened(&slow, "other", &spec(), &[]).0, "cpu-1");
+    assert_eq!(
+        opened(&slow, "known", &spec(), &first.1),
+        first,
+        "a client that knows the digest gets that job"
+    );
+    for numerics in ["cpu-1", "torch-1", "tolerant"] {
+        let named = v1::JobSpec { numerics: numerics.into(), ..spec() };
+        assert_eq!(opened(&slow, numerics, &named, &[]).0, numerics, "a job that says which is not timed");
+    }
+    assert_eq!(asked.load(SeqCst), 1);
+    slow.forget("job").unwrap();
+    assert_eq!(opened(&slow, "job", &spec(), &[]).0, "cpu-1", "forgotten with the rest of its state");
+    let (broken, _) = jobs(&store::memory(), Err("no such file"));
+    assert_eq!(opened(&broken, "job", &spec(), &[]).0, "cpu-1");
+}
+
+/// Counts blocks and leaves them as they are, or fails.
+struct Idle(Arc<AtomicUsize>, Option<DeviceError>);
+
+impl Mixer<Slab> for Idle {
+    fn run(&mut self, _: &[Row], _: &Input<Slab>, _: &Format, _: &mut [u8]) -> Result<Progress, DeviceError> {
+        self.0.fetch_add(1, SeqCst);
+        self.1.clone().map_or(Ok(Progress::Done), Err)
+    }
+}
+
+#[test]
+fn a_block_is_made_both_ways_to_compare_executors() {
+    for error in [None, Some(DeviceError::Memory("full".into()))] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (count, fails) = (asked.clone(), error.clone());
+        let worker: Worker<Slab> = Worker::start(move || Ok(Idle(count, fails))).unwrap();
+        let assembler = Assembler::new(2, 2, 1 << 20).unwrap().with_device(Some(worker));
+        let job = job::resolve("job", spec(), &sources()).unwrap();
+        match (assembler.compare(&job.feed), error) {
+            (Ok(took), None) => {
+                assert!(
+                    took.cpu > Duration::ZERO && took.device > Duration::ZERO && took.cpu < Duration::MAX
+                );
+                assert_eq!(asked.load(SeqCst), 4);
+            }
+            (Err(AssembleError::Device(told)), Some(error)) => assert_eq!(told, error),
+            (other, _) => panic!("{other:?}"),
         }
     }
 }

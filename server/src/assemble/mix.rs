@@ -47,7 +47,8 @@ pub(super) fn mix(
     }
 }
 
-fn on_cpu(image: &Image, slabs: &Slabs, task: Task<Slab>) -> (Plan, Slab, MadeBy) {
+/// Carries out `task`, on the threads that it is called from.
+pub(super) fn on_cpu(image: &Image, slabs: &Slabs, task: Task<Slab>) -> (Plan, Slab, MadeBy) {
     let Task { plan, format, input, mut out } = task;
     let Format { raster, dtype, .. } = &format;
     let clean = match input {

@@ -3,6 +3,7 @@
 //! A block is read on a few blocking threads (reads wait for disks, not for cores), then decoded, planned and mixed on
 //! the CPU pool. Rows of tokens are finished where they are read: copying them is all there is to do. Blocks are independent of each other: which server or thread makes them changes nothing.
 
+mod compare;
 mod fetch;
 mod mix;
 mod points;
@@ -199,7 +200,17 @@ pub struct Assembler {
     cpu: Arc<Counted>,
     readers: Readers,
     slabs: Slabs,
-    device: Option<Worker<Slab>>,
+    device: Option<Arc<Closing>>,
+}
+
+/// A device that is given back with the last assembler, whoever still waits for it.
+#[derive(Debug)]
+struct Closing(Worker<Slab>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Assembler {
@@ -226,7 +237,13 @@ impl Assembler {
 
     /// The same, with a device for jobs that are mixed by one.
     pub fn with_device(self, device: Option<Worker<Slab>>) -> Assembler {
+        let device = device.map(|worker| Arc::new(Closing(worker)));
         Assembler { device, ..self }
+    }
+
+    /// Whether it has a device.
+    pub fn has_device(&self) -> bool {
+        self.device.is_some()
     }
 
     /// Turns of one stream: enough to keep every thread busy while the next blocks are handed over (one more than threads
@@ -343,7 +360,7 @@ impl Assembler {
         let waiting = self.cpu.wait();
         let _turn = turns.acquire().await.expect("never closed");
         let (answer, made) = oneshot::channel();
-        let (slabs, device) = (self.slabs.clone(), self.device.clone());
+        let (slabs, device) = (self.slabs.clone(), self.device.as_ref().map(|device| device.0.clone()));
         let (queued, span) = (self.cpu.queue(), Span::current());
         self.pool.spawn(move || {
             let (_busy, _queued) = (waiting.begin(), queued);

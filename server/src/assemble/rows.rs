@@ -1,6 +1,6 @@
 //! The CPU part of a block: encoded bytes to finished rows.
 
-use super::mix::mix;
+use super::mix::{mix, on_cpu};
 use super::replace::{self, Refusal, Sample, Slot, Slots, settle};
 use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slab, Slabs, planned};
 use crate::batch::{CHANNELS, Crop, Peek, Piece, flags};
@@ -81,6 +81,36 @@ pub(super) fn make(
     Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new(), by }))
 }
 
+/// Makes a block by the CPU for the clock only; whether it was made: records may have to be read first.
+pub(super) fn by_cpu(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+) -> Result<bool, AssembleError> {
+    let mut clean = slabs.take(at.places.len() * image.format.raster.len());
+    let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(false) };
+    let plan = plan(feed, image, at, &samples);
+    let out = slabs.take(plan.rows.len() * image.bytes());
+    on_cpu(image, slabs, Task { plan, format: image.format.clone(), input: Input::Clean(clean), out });
+    Ok(true)
+}
+
+/// A block as a device takes it, for the clock only; `None` where records are to be read first.
+pub(super) fn task(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+) -> Result<Option<Task<Slab>>, AssembleError> {
+    let Some((input, samples)) = pictures(feed, image, at, slots, slabs)? else { return Ok(None) };
+    let plan = plan(feed, image, at, &samples);
+    let out = slabs.take(plan.rows.len() * image.bytes());
+    Ok(Some(Task { plan, format: image.format.clone(), input, out }))
+}
+
 /// A block step by step: clean rows of its slots (u8, in the feed's raster), samples and plan.
 pub type Shown = (Vec<u8>, Vec<Sample>, Plan);
 
@@ -127,6 +157,9 @@ fn decode(
     Ok(made.map(|made| made.into_iter().map(|((), sample)| sample).collect()))
 }
 
+/// What a block is made from, and the records in its slots.
+type Decoded = (Input<Slab>, Vec<Sample>);
+
 /// Decodes a block for a device, which resamples.
 fn pictures(
     feed: &Feed,
@@ -134,7 +167,7 @@ fn pictures(
     at: &BlockAt,
     slots: &mut Slots,
     slabs: &Slabs,
-) -> Result<Option<(Input<Slab>, Vec<Sample>)>, AssembleError> {
+) -> Result<Option<Decoded>, AssembleError> {
     let most = decoded_bytes(image, at.places.len()) / at.places.len().max(1);
     let rows = (0..at.places.len()).into_par_iter();
     let made =

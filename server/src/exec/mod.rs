@@ -17,7 +17,7 @@ pub mod points;
 mod simd;
 mod taps;
 #[cfg(feature = "libtorch")]
-mod torch;
+pub mod torch;
 
 pub use mask::mask;
 

@@ -1,6 +1,7 @@
 //! A job: everything that a batch is a function of, resolved once from its spec and the sources' indexes.
 
 mod check;
+mod chosen;
 mod eval;
 mod groups;
 mod held;
@@ -15,6 +16,7 @@ mod resolve;
 mod tokens;
 
 pub use check::Violation;
+pub use chosen::{Executors, Measure, Took};
 pub use held::{EvalSet, Held};
 pub use numerics::{MadeBy, NUMERICS, Numerics, TORCH};
 pub use order::{Order, Place, places};

@@ -70,6 +70,11 @@ impl MadeBy {
     }
 }
 
+/// Whether a spec leaves its numerics to a server that has more than one.
+pub(super) fn is_open(spec: &v1::JobSpec) -> bool {
+    spec.numerics.is_empty() && spec.tokens.is_none() && spec.points.is_none()
+}
+
 /// Fills in the numerics of a spec that says none, on a server with a `device` or without: pictures are mixed by a device
 /// where there is one.
 ///

@@ -13,7 +13,7 @@ use super::Format;
 use crate::plan::{Row, view::View};
 use std::{fmt, str::FromStr};
 
-/// What mixes the pictures of a server's jobs, as the operator wrote it.
+/// What makes rows of decoded pictures for a server's jobs, as the operator wrote it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// The CPU executor.
@@ -23,7 +23,7 @@ pub enum Device {
     Torch,
     /// libtorch on a CUDA device.
     Cuda(usize),
-    /// CUDA device 0 where there is one, otherwise the CPU executor.
+    /// For each job the faster one of CUDA device 0, where there is one, and the CPU executor.
     Auto,
 }
 
@@ -143,8 +143,26 @@ pub enum Input<B> {
     Decoded(Vec<Picture<B>>),
 }
 
-/// Makes blocks of `B`; lives on one thread.
+/// How far a block is when [`Mixer::run`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Its rows are in `out`.
+    Done,
+    /// The device works on it.
+    Begun,
+}
+
+/// Makes blocks of `B`; lives on one thread. A block that was only begun is waited for and collected; in between, the next
+/// one is staged while the device works, and begun before the host copies rows.
 pub trait Mixer<B> {
+    /// Copies what the next [`Mixer::run`] reads to where the device takes it.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the block is not run then.
+    fn stage(&mut self, _input: &Input<B>, _format: &Format) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// As [`super::finish()`] for the pictures of `input`, where they are not clean rows yet, and [`super::run`] for all
     /// `rows` of a block; `out` takes `rows.len()` rows of `raster.len() * dtype.size()` little-endian bytes.
     ///
@@ -156,7 +174,23 @@ pub trait Mixer<B> {
         input: &Input<B>,
         format: &Format,
         out: &mut [u8],
-    ) -> Result<(), DeviceError>;
+    ) -> Result<Progress, DeviceError>;
+
+    /// Waits for the block that was begun.
+    ///
+    /// # Errors
+    /// What happened on the device meanwhile.
+    fn wait(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    /// Writes the rows of the block that was waited for.
+    ///
+    /// # Errors
+    /// [`DeviceError`], with any bytes in `out`.
+    fn collect(&mut self, _out: &mut [u8]) -> Result<(), DeviceError> {
+        Ok(())
+    }
 }
 
 /// Starts the worker of `device`; `None` where the CPU executor does the work.

@@ -1,18 +1,20 @@
 //! The thread that owns a device, and its queue.
 
-use super::{DeviceError, Input, Mixer};
+use super::{DeviceError, Input, Mixer, Progress};
 use crate::exec::Format;
 use crate::plan::Plan;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
 use std::sync::{
-    Arc,
+    Arc, Condvar, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
-use std::{fmt, thread};
+use std::{fmt, thread, time::Duration};
 
 /// Blocks that wait for the device: one is always ready when the last one is done.
 const QUEUE: usize = 2;
+/// How long [`Worker::close`] waits. Whoever ends the program while a device works on a block has its library crash.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// A block to mix; its buffers come back with the answer.
 #[derive(Debug)]
@@ -43,13 +45,42 @@ struct Ask<B> {
 
 /// Hands blocks to the thread of a device; clones share it. The thread ends with the last of them.
 pub struct Worker<B> {
-    queue: SyncSender<Ask<B>>,
+    queue: SyncSender<Wish<B>>,
     lost: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
+    given: Arc<Given>,
+}
+
+/// What comes to the thread.
+enum Wish<B> {
+    Ask(Ask<B>),
+    /// Only wakes it: it looks whether it is closed.
+    Look,
+}
+
+/// Whether the thread has given back its device.
+#[derive(Default)]
+struct Given(Mutex<bool>, Condvar);
+
+impl Given {
+    fn back(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.1.wait_timeout_while(given, FAREWELL, |given| !*given);
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            tracing::warn!("the device does not end its last block");
+        }
+    }
 }
 
 impl<B> Clone for Worker<B> {
     fn clone(&self) -> Worker<B> {
-        Worker { queue: self.queue.clone(), lost: self.lost.clone() }
+        let Worker { queue, lost, closed, given } = self;
+        Worker { queue: queue.clone(), lost: lost.clone(), closed: closed.clone(), given: given.clone() }
     }
 }
 
@@ -64,6 +95,16 @@ impl<B> Worker<B> {
     pub fn lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
+
+    /// Gives the device back: waits for the block that it works on, not for those that stand in the queue, which come back
+    /// with an error as all later ones do.
+    pub fn close(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::SeqCst);
+        // A full queue wakes it just as well.
+        let _ = self.queue.try_send(Wish::Look);
+        self.given.wait();
+    }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
@@ -77,14 +118,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
         let (queue, tasks) = sync_channel(QUEUE);
         let (ready, opened) = sync_channel(1);
         let lost = Arc::new(AtomicBool::new(false));
-        let flag = lost.clone();
+        let (closed, given) = (Arc::new(AtomicBool::new(false)), Arc::new(Given::default()));
+        let flags = (lost.clone(), closed.clone(), given.clone());
         let body = move || {
+            let (lost, closed, given) = flags;
             let opened = catch_unwind(AssertUnwindSafe(open))
                 .unwrap_or_else(|panic| Err(DeviceError::Failed(message(panic.as_ref()))));
             match opened {
                 Ok(mixer) => {
                     let _ = ready.send(Ok(())); // an error means that nobody waits any more
-                    serve(mixer, &tasks, &flag);
+                    serve(mixer, &tasks, &lost, &closed);
+                    given.back();
+                    // Those who come too late.
+                    for wish in tasks {
+                        if let Wish::Ask(ask) = wish {
+                            ask.answer(Err(stops()));
+                        }
+                    }
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error)); // as above
@@ -95,7 +145,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
         started.map_err(|error| DeviceError::Failed(format!("cannot start its thread: {error}")))?;
         let gone = || Err(DeviceError::Failed("its thread ended".into()));
         opened.recv().unwrap_or_else(|_| gone())?;
-        Ok(Worker { queue, lost })
+        Ok(Worker { queue, lost, closed, given })
     }
 
     /// Mixes a block; waits for its turn and for the answer.
@@ -105,9 +155,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
     pub fn run(&self, task: Task<B>) -> Result<Task<B>, Box<Failed<B>>> {
         let (answer, answered) = sync_channel(1);
         let gone = || DeviceError::Lost("its thread ended".into());
-        if let Err(back) = self.queue.send(Ask { task, answer }) {
+        if let Err(SendError(wish)) = self.queue.send(Wish::Ask(Ask { task, answer })) {
             self.lost.store(true, Ordering::Relaxed);
-            return Err(Box::new(Failed { task: Some(back.0.task), error: gone() }));
+            let task = match wish {
+                Wish::Ask(ask) => Some(ask.task),
+                Wish::Look => None,
+            };
+            return Err(Box::new(Failed { task, error: gone() }));
         }
         match answered.recv() {
             Ok((task, Ok(()))) => Ok(task),
@@ -117,34 +171,106 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
     }
 }
 
-/// Mixes until the last [`Worker`] is gone. A lost device is not asked again.
+/// Makes blocks until it is closed or the last [`Worker`] is gone, one ahead where the device lets it; gives the device
+/// back.
 fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(
-    mut mixer: impl Mixer<B>,
-    tasks: &Receiver<Ask<B>>,
+    mixer: impl Mixer<B>,
+    tasks: &Receiver<Wish<B>>,
     lost: &AtomicBool,
+    closed: &AtomicBool,
 ) {
-    let mut reason: Option<DeviceError> = None;
-    for Ask { mut task, answer } in tasks {
-        let result = match &reason {
-            Some(error) => Err(error.clone()),
-            None => mix(&mut mixer, &mut task),
+    let mut bench = Bench { mixer, lost, reason: None };
+    let mut begun: Option<Ask<B>> = None;
+    loop {
+        let wish = match begun {
+            Some(_) => tasks.try_recv().ok(),
+            None => match tasks.recv() {
+                Ok(wish) => Some(wish),
+                Err(_) => return,
+            },
         };
-        if let Err(error @ DeviceError::Lost(_)) = &result {
-            tracing::error!(%error, "no block is sent to the device any more");
-            reason = Some(error.clone());
-            lost.store(true, Ordering::Relaxed);
+        let next = match wish {
+            Some(Wish::Ask(ask)) => Some(ask),
+            Some(Wish::Look) | None => None,
+        };
+        if closed.load(Ordering::SeqCst) {
+            // The device must have left the memory of what it works on; how that ends is of no interest.
+            let waited = begun.and_then(|ask| bench.step(ask, |mixer, _| mixer.wait()));
+            waited.into_iter().chain(next).for_each(|ask| ask.answer(Err(stops())));
+            return;
         }
-        let _ = answer.send((task, result)); // an error means that the client left
+        let staged =
+            next.and_then(|ask| bench.step(ask, |mixer, task| mixer.stage(&task.input, &task.format)));
+        let waited = begun.take().and_then(|ask| bench.step(ask, |mixer, _| mixer.wait()));
+        begun = staged.and_then(|ask| bench.begin(ask));
+        if let Some(ask) =
+            waited.and_then(|ask| bench.step(ask, |mixer, task| mixer.collect(task.out.as_mut())))
+        {
+            ask.answer(Ok(()));
+        }
     }
 }
 
-fn mix<B: AsRef<[u8]> + AsMut<[u8]>>(
-    mixer: &mut impl Mixer<B>,
-    task: &mut Task<B>,
-) -> Result<(), DeviceError> {
-    let Task { plan, format, input, out } = task;
-    let mixed = catch_unwind(AssertUnwindSafe(|| mixer.run(&plan.rows, input, format, out.as_mut())));
-    mixed.unwrap_or_else(|panic| Err(DeviceError::Failed(message(panic.as_ref()))))
+fn stops() -> DeviceError {
+    DeviceError::Lost("the server stops".into())
+}
+
+impl<B> Ask<B> {
+    fn answer(self, result: Result<(), DeviceError>) {
+        let _ = self.answer.send((self.task, result)); // an error means that the client left
+    }
+}
+
+/// A device and what is known of it.
+struct Bench<'a, M> {
+    mixer: M,
+    lost: &'a AtomicBool,
+    /// Why it is lost: it is not asked again.
+    reason: Option<DeviceError>,
+}
+
+impl<M> Bench<'_, M> {
+    /// Takes a block one step further; one that fails is answered and goes no further.
+    fn step<B>(
+        &mut self,
+        mut ask: Ask<B>,
+        step: impl FnOnce(&mut M, &mut Task<B>) -> Result<(), DeviceError>,
+    ) -> Option<Ask<B>> {
+        let result = match &self.reason {
+            Some(error) => Err(error.clone()),
+            None => catch_unwind(AssertUnwindSafe(|| step(&mut self.mixer, &mut ask.task)))
+                .unwrap_or_else(|panic| Err(DeviceError::Failed(message(panic.as_ref())))),
+        };
+        let Err(error) = result else { return Some(ask) };
+        if let (DeviceError::Lost(_), None) = (&error, &self.reason) {
+            tracing::error!(%error, "no block is sent to the device any more");
+            self.reason = Some(error.clone());
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        ask.answer(Err(error));
+        None
+    }
+
+    /// Runs a block; one that is done is answered.
+    fn begin<B: AsMut<[u8]>>(&mut self, ask: Ask<B>) -> Option<Ask<B>>
+    where
+        M: Mixer<B>,
+    {
+        let mut progress = Progress::Done;
+        let run = |mixer: &mut M, task: &mut Task<B>| {
+            let Task { plan, format, input, out } = task;
+            progress = mixer.run(&plan.rows, input, format, out.as_mut())?;
+            Ok(())
+        };
+        let ask = self.step(ask, run)?;
+        match progress {
+            Progress::Begun => Some(ask),
+            Progress::Done => {
+                ask.answer(Ok(()));
+                None
+            }
+        }
+    }
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -153,81 +279,4 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::{Dtype, Layout, Raster};
-    use crate::plan::Row;
-
-    /// Answers as the first byte of the block says; otherwise copies.
-    struct Moody;
-
-    impl Mixer<Vec<u8>> for Moody {
-        fn run(
-            &mut self,
-            rows: &[Row],
-            input: &Input<Vec<u8>>,
-            _: &Format,
-            out: &mut [u8],
-        ) -> Result<(), DeviceError> {
-            assert!(rows.is_empty(), "these blocks have no plan");
-            let Input::Clean(clean) = input else { panic!("clean rows") };
-            match clean[0] {
-                1 => Err(DeviceError::Memory("full".into())),
-                2 => Err(DeviceError::Lost("fell off the bus".into())),
-                3 => panic!("a defect"),
-                _ => {
-                    out.copy_from_slice(clean);
-                    Ok(())
-                }
-            }
-        }
-    }
-
-    fn task(first: u8) -> Task<Vec<u8>> {
-        let raster = Raster::new(1, 1, Layout::Nchw);
-        let format = Format { raster, dtype: Dtype::U8, normalize: None };
-        Task { plan: Plan::default(), format, input: Input::Clean(vec![first, 9, 9]), out: vec![0; 3] }
-    }
-
-    fn error(worker: &Worker<Vec<u8>>, first: u8) -> DeviceError {
-        let failed = worker.run(task(first)).expect_err("the device fails");
-        let task = failed.task.expect("the block comes back");
-        assert!(matches!(task.input, Input::Clean(clean) if clean == [first, 9, 9]));
-        failed.error
-    }
-
-    #[test]
-    fn blocks_come_back_mixed_or_with_the_reason_until_the_device_is_lost() {
-        let worker = Worker::start(|| Ok(Moody)).expect("it starts");
-        assert_eq!(worker.run(task(0)).expect("mixed").out, [0, 9, 9]);
-        assert_eq!(error(&worker, 1), DeviceError::Memory("full".into()));
-        assert_eq!(error(&worker, 3), DeviceError::Failed("a defect".into()));
-        assert_eq!(worker.run(task(7)).expect("a panic ends one block only").out, [7, 9, 9]);
-        assert!(!worker.lost());
-        let lost = DeviceError::Lost("fell off the bus".into());
-        assert_eq!(error(&worker, 2), lost);
-        assert_eq!(error(&worker, 0), lost, "it is not asked again");
-        assert!(worker.lost());
-    }
-
-    #[test]
-    fn many_threads_share_one_device() {
-        let worker = Worker::start(|| Ok(Moody)).expect("it starts");
-        thread::scope(|scope| {
-            for i in 10..40 {
-                let worker = worker.clone();
-                scope.spawn(move || assert_eq!(worker.run(task(i)).expect("mixed").out, [i, 9, 9]));
-            }
-        });
-    }
-
-    #[test]
-    fn what_cannot_be_opened_is_told() {
-        let absent = DeviceError::Absent { index: 1, found: 0, hint: "none".into() };
-        let told = absent.clone();
-        let error = Worker::<Vec<u8>>::start(move || Err::<Moody, _>(told)).expect_err("absent");
-        assert_eq!(error, absent);
-        let error = Worker::<Vec<u8>>::start(|| -> Result<Moody, _> { panic!("no driver") });
-        assert_eq!(error.expect_err("a panic"), DeviceError::Failed("no driver".into()));
-    }
-}
+mod tests;

@@ -37,7 +37,7 @@ pub(super) fn apply(torch: &Torch, changes: &[&[Colour]], rows: &mut Tensor) -> 
         change(torch, rows, &contrast, |x, by| {
             let pixels = (x.size()[2] * x.size()[3]) as f64;
             let sum = grey(x)?.f_sum_dim_intlist([1, 2, 3].as_slice(), true, Kind::Double)?;
-            let pixels = Tensor::f_from_slice(&[pixels])?.f_to_device(torch.device)?;
+            let pixels = upload::sent(torch.device, &[pixels], &[1])?;
             let mean = sum.f_div(&pixels)?.f_to_kind(Kind::Float)?;
             Ok(x.f_mul(by)?.f_add_(&mean.f_mul(&rest(torch, &contrast)?)?)?)
         })?;

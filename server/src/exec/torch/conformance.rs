@@ -2,7 +2,7 @@
 //!
 //! These run on libtorch's CPU; `MIXFEED_TORCH_DEVICE=cuda:0` runs the same on a device.
 
-use super::{Device, DeviceError, Input, Mixer, Torch, start};
+use super::{Device, DeviceError, Input, Mixer, Progress, Torch, start};
 use crate::batch::{Dtype, Layout};
 use crate::exec::conformance::{DTYPES, ROWS, format, interleaved, ops, row};
 use crate::exec::{Format, Scratch, run_at, simd::Level};
@@ -23,10 +23,25 @@ pub(super) fn device() -> tch::Device {
     }
 }
 
+/// All that the worker does with a block.
+pub(super) fn whole<B: AsRef<[u8]>>(
+    torch: &mut Torch,
+    rows: &[Row],
+    input: &Input<B>,
+    format: &Format,
+    out: &mut [u8],
+) -> Result<(), DeviceError> {
+    if torch.run(rows, input, format, out)? == Progress::Begun {
+        // `B` says nothing here.
+        Mixer::<B>::wait(torch)?;
+        Mixer::<B>::collect(torch, out)?;
+    }
+    Ok(())
+}
+
 fn torch(rows: &[Row], clean: &[u8], format: &Format) -> Result<Vec<u8>, DeviceError> {
     let mut out = vec![0xa5; rows.len() * format.raster.len() * format.dtype.size()];
-    let input = Input::Clean(clean);
-    TORCH.with_borrow_mut(|torch| torch.run(rows, &input, format, &mut out)).map(|()| out)
+    TORCH.with_borrow_mut(|torch| whole(torch, rows, &Input::Clean(clean), format, &mut out)).map(|()| out)
 }
 
 pub(super) fn scalar(rows: &[Row], clean: &[u8], format: &Format) -> Vec<u8> {
@@ -171,12 +186,12 @@ fn chunks_of_rows_make_one_block() {
     let blend = |src| vec![Op::Blend { src, lambda: 0.3, rest: 0.7 }];
     let rows: Vec<Row> = (0..4).map(|i| row(i, 3 - i, blend(3 - i))).collect();
     let format = format(height, width, Layout::Nchw, Dtype::F16);
-    let whole = torch(&rows, &clean, &format).expect("libtorch answers");
-    let mut out = vec![0; whole.len()];
+    let at_once = torch(&rows, &clean, &format).expect("libtorch answers");
+    let mut out = vec![0; at_once.len()];
     let mut small = Torch::new(device()).expect("the device is there");
     small.chunk = 3 * 4 * format.raster.len();
-    small.run(&rows, &Input::Clean(&clean), &format, &mut out).expect("libtorch answers");
-    assert!(out == whole);
+    whole(&mut small, &rows, &Input::Clean(&clean), &format, &mut out).expect("libtorch answers");
+    assert!(out == at_once);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Clean rows of decoded pictures: the bytes of the decoder's resampler and of the scalar executor, one by one and packed
 //! as for a device; and whole plans, from decoded pictures to mixed rows.
 
-use super::conformance::{TORCH, device, pixels, scalar};
-use super::{DeviceError, Input, Mixer, Torch};
+use super::conformance::{TORCH, device, pixels, scalar, whole};
+use super::{DeviceError, Input, Mixer, Progress, Torch};
 use crate::batch::{CHANNELS, Crop, Dtype, Layout, Raster, Turn};
 use crate::decode::{Region, Resampler};
 use crate::exec::conformance::{format, row};
@@ -42,7 +42,7 @@ fn both(
         TORCH.with_borrow_mut(|torch| {
             torch.together = together;
             let mut out = vec![0xa5; rows.len() * format.raster.len() * format.dtype.size()];
-            torch.run(rows, &input, format, &mut out).map(|()| out)
+            whole(torch, rows, &input, format, &mut out).map(|()| out)
         })
     })
 }
@@ -160,6 +160,75 @@ fn whole_plans_agree_from_decoded_pictures_on() {
         let made = made.expect("libtorch answers");
         check(&made[format.raster.len()..], &want[format.raster.len()..], &"moved rows");
         assert!(made.iter().zip(&want).all(|(a, b)| a.abs_diff(*b) <= 1), "a blend within a level");
+    }
+}
+
+#[test]
+fn blocks_that_are_queued_as_for_a_device_are_the_same() {
+    let format = format(24, 31, Layout::Nchw, Dtype::F16);
+    let rows = [row(0, 1, vec![Op::Blend { src: 1, lambda: 0.25, rest: 0.75 }]), row(1, 0, vec![])];
+    let inputs = [photographs(2, (24, 31)), photographs(2, (24, 31)).into_iter().rev().collect()];
+    let clean = pixels(2 * format.raster.len());
+    let bytes = rows.len() * format.raster.len() * 2;
+    let mut plain = Torch::new(device()).expect("the device is there");
+    let mut queued = Torch::new(device()).expect("the device is there");
+    // Three chunks, so that several come down.
+    (queued.queued, queued.together, queued.chunk) = (true, 1 << 20, 4 * format.raster.len());
+    let inputs = inputs.map(Input::Decoded).into_iter().chain([Input::Clean(clean)]);
+    let inputs: Vec<Input<Vec<u8>>> = inputs.collect();
+    let want: Vec<Vec<u8>> = inputs
+        .iter()
+        .map(|input| {
+            let mut out = vec![0; bytes];
+            whole(&mut plain, &rows, input, &format, &mut out).expect("libtorch answers");
+            out
+        })
+        .collect();
+    let mut outs = vec![vec![0xa5; bytes]; inputs.len()];
+    for next in 0..=inputs.len() {
+        let mixer: &mut dyn Mixer<Vec<u8>> = &mut queued;
+        if let Some(input) = inputs.get(next) {
+            mixer.stage(input, &format).expect("staged");
+        }
+        if next > 0 {
+            mixer.wait().expect("made");
+        }
+        if let Some(input) = inputs.get(next) {
+            let progress = mixer.run(&rows, input, &format, &mut outs[next]).expect("begun");
+            assert_eq!(progress, Progress::Begun);
+        }
+        if next > 0 {
+            mixer.collect(&mut outs[next - 1]).expect("copied");
+        }
+    }
+    assert!(outs == want, "rows of one block are not those of another");
+    // A block that was staged and refused leaves nothing behind.
+    let mixer: &mut dyn Mixer<Vec<u8>> = &mut queued;
+    mixer.stage(&inputs[0], &format).expect("staged");
+    let beyond = [row(7, 0, vec![])];
+    assert!(mixer.run(&beyond, &inputs[0], &format, &mut outs[0]).is_err());
+    whole(&mut queued, &rows, &inputs[2], &format, &mut outs[0]).expect("libtorch answers");
+    assert!(outs[0] == want[2]);
+}
+
+#[test]
+fn a_picture_that_is_only_coloured_stays_as_it_was() {
+    let format = format(1, 1, Layout::Nchw, Dtype::U8);
+    let crop = Crop { y: 0.0, x: 0.0, height: 1.0, width: 1.0 };
+    let view = View {
+        crop,
+        size: (1, 1),
+        turn: Turn::default(),
+        colour: vec![Colour::Brightness(2.0)],
+        erase: None,
+    };
+    let picture = Picture { pixels: vec![10, 20, 30], height: 1, width: 1, crop, view };
+    let input = Input::Decoded(vec![picture]);
+    let mut torch = Torch::new(device()).expect("the device is there");
+    for _ in 0..2 {
+        let mut out = vec![0; 3];
+        whole(&mut torch, &plain(1), &input, &format, &mut out).expect("libtorch answers");
+        assert_eq!(out, [20, 40, 60]);
     }
 }
 

@@ -1,13 +1,15 @@
 //! The executor on libtorch, its CPU or a CUDA device: the plans of [`super`], a whole block at a time.
 //!
-//! Numerics `torch-1`: the arithmetic of the scalar executor in f32 over 0..=255, divided by 255 once at the end. What is
-//! only moved (copies, pastes without resampling, binary masks) has the scalar executor's bits, and so have clean rows made
-//! here of decoded pictures ([`views`]). What is computed by mixing is within one level (u8), 2^-20 (f32), 2^-10 (f16) or 2^-7 (bf16) of it, the last three relative to the larger of the
-//! value and one over the smallest standard deviation.
+//! Numerics `torch-1`: the arithmetic of the scalar executor in f32 over 0..=255, divided by 255 once at the end. What
+//! is only moved (copies, pastes without resampling, binary masks) has the scalar executor's bits, and so have clean
+//! rows made here of decoded pictures ([`views`]). What is computed by mixing is within one level (u8), 2^-20 (f32),
+//! 2^-10 (f16) or 2^-7 (bf16) of it, the last three relative to the larger of the value and one over the smallest
+//! standard deviation.
 //!
 //! Ops are carried out in rounds: the first op of every row, then the second. A round sorts its rows by what they need
 //! ([`round::Round`]) and does the same for all rows that need it at once; masks are made on the device from a few numbers
-//! a row. Nothing waits for the device before the result is downloaded.
+//! a row. Nothing waits for the device before the result is needed: numbers go up through pinned memory, and the worker
+//! stages and begins the next block first.
 
 mod colours;
 #[cfg(test)]
@@ -22,11 +24,12 @@ mod round;
 mod rounds;
 mod staging;
 mod tables;
+pub mod timing;
 mod upload;
 mod views;
 
 use super::Format;
-use super::device::{Device, DeviceError, Input, Mixer, Worker};
+use super::device::{Device, DeviceError, Input, Mixer, Progress, Worker};
 use crate::batch::{CHANNELS, Dtype, Raster};
 use crate::plan::Row;
 use fields::Fields;
@@ -59,19 +62,21 @@ impl From<TchError> for DeviceError {
 pub(super) fn start<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static>(
     device: Device,
 ) -> Result<Option<Worker<B>>, DeviceError> {
-    let place = match device {
-        Device::Cpu => return Ok(None),
-        Device::Torch => tch::Device::Cpu,
-        Device::Cuda(index) => tch::Device::Cuda(index),
+    let Some(place) = place(device) else { return Ok(None) };
+    Worker::start(move || Torch::new(place)).map(Some)
+}
+
+/// Where libtorch is to work; `None` where the CPU executor does.
+fn place(device: Device) -> Option<tch::Device> {
+    match device {
+        Device::Cpu => None,
+        Device::Torch => Some(tch::Device::Cpu),
+        Device::Cuda(index) => Some(tch::Device::Cuda(index)),
         Device::Auto => {
             host::load_cuda();
-            if tch::Cuda::device_count() == 0 {
-                return Ok(None);
-            }
-            tch::Device::Cuda(0)
+            (tch::Cuda::device_count() > 0).then_some(tch::Device::Cuda(0))
         }
-    };
-    Worker::start(move || Torch::new(place)).map(Some)
+    }
 }
 
 /// Carries out plans on one device. A thread owns it: tensors may be sent but not shared.
@@ -82,6 +87,8 @@ struct Torch {
     chunk: usize,
     /// Bytes of f32 that decoded pictures may take which are made rows of together; 0: one by one.
     together: usize,
+    /// Blocks are begun and waited for later, and go both ways through pinned memory.
+    queued: bool,
     fields: Fields,
     staging: Staging,
     /// 255 on the device. A number on the host would be multiplied by its reciprocal there, which rounds differently.
@@ -104,7 +111,15 @@ impl Torch {
         }
         let (chunk, together) = if device.is_cuda() { (CUDA_CHUNK, CUDA_CHUNK) } else { (CPU_CHUNK, 0) };
         let full = upload::floats(device, &[255.0], &[1])?;
-        Ok(Torch { device, chunk, together, fields: Fields::default(), staging: Staging::new(device), full })
+        Ok(Torch {
+            device,
+            chunk,
+            together,
+            queued: device.is_cuda(),
+            fields: Fields::default(),
+            staging: Staging::new(device),
+            full,
+        })
     }
 
     /// Mixes `rows`, a chunk at a time.
@@ -120,10 +135,74 @@ impl Torch {
         let bytes = chunk * elements * format.dtype.size();
         for (rows, out) in rows.chunks(chunk).zip(out.chunks_mut(bytes)) {
             let made = rounds::run(self, rows, clean, format)?;
-            let made = self.store(made, format)?;
-            self.staging.down(&made.f_view([-1])?.f_view_dtype(Kind::Uint8)?, out)?;
+            let made = self.store(made, format)?.f_view([-1])?.f_view_dtype(Kind::Uint8)?;
+            match self.queued {
+                true => self.staging.down(&made)?,
+                false => host::copy_out(&made, out)?,
+            }
         }
         Ok(())
+    }
+
+    /// Makes rows of a block and mixes them.
+    fn make<B: AsRef<[u8]>>(
+        &mut self,
+        rows: &[Row],
+        input: &Input<B>,
+        format: &Format,
+        out: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        let raster = &format.raster;
+        match input {
+            Input::Clean(clean) => {
+                let clean = clean.as_ref();
+                let held = clean.len() / raster.len();
+                round::check(rows, held, raster)?;
+                let shape = shape(held, raster);
+                if self.queued {
+                    let clean = self.staging.up()?.f_view(shape)?;
+                    return self.chunks(rows, &clean, format, out);
+                }
+                host::seen(clean, &shape, |clean| self.chunks(rows, clean, format, out))
+            }
+            Input::Decoded(pictures) => {
+                round::check(rows, pictures.len(), raster)?;
+                views::check(pictures, raster)?;
+                let pack = if self.together > 0 { Some(self.staging.up()?) } else { None };
+                let clean = views::finish(self, pictures, pack.as_ref(), raster)?;
+                self.chunks(rows, &clean, format, out)
+            }
+        }
+    }
+
+    /// Copies what comes up in one go into pinned memory.
+    fn stage_parts<B: AsRef<[u8]>>(&mut self, input: &Input<B>, raster: &Raster) -> Result<(), DeviceError> {
+        match input {
+            Input::Clean(clean) => {
+                let clean = clean.as_ref();
+                let held = clean.len() / raster.len() * raster.len();
+                self.staging.stage(std::iter::once(&clean[..held]))
+            }
+            Input::Decoded(pictures) => {
+                views::check(pictures, raster)?;
+                self.staging.stage(pictures.iter().map(|picture| &picture.pixels.as_ref()[..picture.bytes()]))
+            }
+        }
+    }
+
+    /// Waits until the device has nothing left to do.
+    fn idle(&self) -> Result<(), DeviceError> {
+        // Copying a number down waits, and tells what happened; libtorch's own call for it ends the process instead.
+        let _ = self.full.f_to_device(tch::Device::Cpu)?;
+        Ok(())
+    }
+
+    /// Whether blocks are packed on their way to where they are made.
+    fn packs<B>(&self, input: &Input<B>) -> bool {
+        match input {
+            Input::Clean(_) => self.queued,
+            Input::Decoded(_) => self.together > 0,
+        }
     }
 
     /// From 0..=255 to the output's type: `(x / 255 - mean) / std` for floats.
@@ -149,35 +228,43 @@ impl Torch {
 }
 
 impl<B: AsRef<[u8]>> Mixer<B> for Torch {
+    fn stage(&mut self, input: &Input<B>, format: &Format) -> Result<(), DeviceError> {
+        if format.raster.is_empty() || !self.packs(input) {
+            return Ok(());
+        }
+        self.stage_parts(input, &format.raster)
+    }
+
     fn run(
         &mut self,
         rows: &[Row],
         input: &Input<B>,
         format: &Format,
         out: &mut [u8],
-    ) -> Result<(), DeviceError> {
-        let raster = &format.raster;
-        if rows.is_empty() || raster.is_empty() {
-            return Ok(());
+    ) -> Result<Progress, DeviceError> {
+        if rows.is_empty() || format.raster.is_empty() {
+            self.staging.forget();
+            return Ok(Progress::Done);
         }
-        let clean = match input {
-            Input::Clean(clean) => clean.as_ref(),
-            Input::Decoded(pictures) => {
-                round::check(rows, pictures.len(), raster)?;
-                views::check(pictures, raster)?;
-                let pack = views::pack(self, pictures)?;
-                let clean = views::finish(self, pictures, pack.as_ref(), raster)?;
-                return self.chunks(rows, &clean, format, out);
-            }
-        };
-        let held = clean.len() / raster.len();
-        round::check(rows, held, raster)?;
-        let shape = shape(held, raster);
-        if self.device.is_cuda() {
-            let clean = self.staging.up(&clean[..held * raster.len()], &shape)?;
-            return self.chunks(rows, &clean, format, out);
+        if self.packs(input) && !self.staging.is_staged() {
+            self.stage_parts(input, &format.raster)?;
         }
-        host::seen(clean, &shape, |clean| self.chunks(rows, clean, format, out))
+        if let Err(error) = self.make(rows, input, format, out) {
+            self.staging.forget();
+            self.idle()?; // what was begun may still read the staged bytes
+            return Err(error);
+        }
+        Ok(if self.queued { Progress::Begun } else { Progress::Done })
+    }
+
+    fn wait(&mut self) -> Result<(), DeviceError> {
+        self.idle()?;
+        self.staging.arrived();
+        Ok(())
+    }
+
+    fn collect(&mut self, out: &mut [u8]) -> Result<(), DeviceError> {
+        self.staging.collect(out)
     }
 }
 

@@ -68,18 +68,13 @@ fn triangle(axis: &Axis) -> (Vec<(usize, usize)>, Vec<f64>) {
     let (mut spans, mut weights) = (Vec::new(), Vec::new());
     for i in 0..axis.output {
         let centre = axis.crop.0 + (f64::from(i) + 0.5) * scale;
-        let mut first = (centre - wide).floor().max(0.0) as usize;
+        let from = (centre - wide).floor().max(0.0) as usize;
         let end = (centre + wide).ceil().min(f64::from(axis.input)) as usize;
         let (begin, middle) = (weights.len(), centre - 0.5);
-        for x in first..end {
-            let weight = (1.0 - ((x as f64 - middle) * narrow).abs()).max(0.0);
-            // Zeros stand at the ends only.
-            if weight > 0.0 {
-                weights.push(weight);
-            } else if weights.len() == begin {
-                first += 1;
-            }
-        }
+        let weight = |x: usize| (1.0 - ((x as f64 - middle) * narrow).abs()).max(0.0);
+        // Zeros stand at the ends only.
+        let first = (from..end).find(|x| weight(*x) > 0.0).unwrap_or(from);
+        weights.extend((first..end).map(weight).take_while(|weight| *weight > 0.0));
         let own = &mut weights[begin..];
         let total: f64 = own.iter().sum();
         own.iter_mut().for_each(|weight| *weight /= total);

@@ -11,21 +11,10 @@ use super::tables::{Axis, Bags};
 use super::{DeviceError, Torch, colours, host, upload};
 use crate::batch::{CHANNELS, Crop, Raster, Turn};
 use crate::exec::device::Picture;
+use crate::plan::Rect;
 use tch::Tensor;
 
 const C: i64 = CHANNELS as i64;
-
-/// Pixels of all `pictures` on the device, one picture behind the other; `None` where they are taken from where they are.
-pub(super) fn pack<B: AsRef<[u8]>>(
-    torch: &mut Torch,
-    pictures: &[Picture<B>],
-) -> Result<Option<Tensor>, DeviceError> {
-    if torch.together == 0 {
-        return Ok(None);
-    }
-    let parts = pictures.iter().map(|picture| &picture.pixels.as_ref()[..picture.bytes()]);
-    Ok(Some(torch.staging.pack(parts)?.f_view([-1, C])?))
-}
 
 /// Clean rows of `pictures`, which were checked: (row, plane, y, x, element), u8.
 pub(super) fn finish<B: AsRef<[u8]>>(
@@ -49,11 +38,27 @@ fn one_by_one<B: AsRef<[u8]>>(
 ) -> Result<Tensor, DeviceError> {
     for (at, picture) in pictures.iter().enumerate() {
         let shape = [i64::from(picture.height), i64::from(picture.width) * C];
-        let rows =
-            host::seen(picture.pixels.as_ref(), &shape, |lines| chunk(torch, &[picture], lines, raster))?;
-        clean.f_narrow(0, at as i64, 1)?.f_copy_(&rows)?;
+        let mut own = clean.f_narrow(0, at as i64, 1)?;
+        host::seen(picture.pixels.as_ref(), &shape, |lines| match raster.step {
+            1 => chunk(torch, &[picture], lines, raster, &mut own.f_squeeze_dim(4)?),
+            _ => {
+                let mut rows = Tensor::f_empty(planar(1, raster), (tch::Kind::Uint8, torch.device))?;
+                chunk(torch, &[picture], lines, raster, &mut rows)?;
+                Ok(own.f_copy_(&packed(&rows)?)?)
+            }
+        })?;
     }
     Ok(clean)
+}
+
+/// Sizes of `rows` rows: row, channel, y, x.
+fn planar(rows: usize, raster: &Raster) -> [i64; 4] {
+    [rows as i64, C, raster.height as i64, raster.width as i64]
+}
+
+/// Rows (row, channel, y, x) as (row, plane, y, x, channel) of interleaved pictures.
+fn packed(rows: &Tensor) -> Result<Tensor, DeviceError> {
+    Ok(rows.f_permute([0, 2, 3, 1])?.f_unsqueeze(1)?)
 }
 
 fn together<B>(
@@ -63,6 +68,7 @@ fn together<B>(
     raster: &Raster,
     mut clean: Tensor,
 ) -> Result<Tensor, DeviceError> {
+    let pack = pack.f_view([-1, C])?;
     let mut begins = Vec::with_capacity(pictures.len());
     let mut pixels = 0;
     for picture in pictures {
@@ -75,8 +81,10 @@ fn together<B>(
     for own in chunks(&order, pictures, torch.together) {
         let some: Vec<&Picture<B>> = own.iter().map(|at| &pictures[*at]).collect();
         let begins: Vec<i64> = own.iter().map(|at| begins[*at]).collect();
-        let lines = padded(torch, pack, &some, &begins)?;
-        let rows = chunk(torch, &some, &lines, raster)?;
+        let lines = padded(torch, &pack, &some, &begins)?;
+        let mut rows = Tensor::f_empty(planar(own.len(), raster), (tch::Kind::Uint8, torch.device))?;
+        chunk(torch, &some, &lines, raster, &mut rows)?;
+        let rows = if raster.step == 1 { rows.f_unsqueeze(4)? } else { packed(&rows)? };
         let at: Vec<i64> = own.iter().map(|at| *at as i64).collect();
         let at = upload::places(torch.device, &at, &[at.len() as i64])?;
         let _ = clean.f_index_copy_(0, &at, &rows)?;
@@ -174,28 +182,24 @@ fn largest<B>(pictures: &[&Picture<B>]) -> (usize, usize) {
     (most(|picture| picture.height), most(|picture| picture.width))
 }
 
-/// Clean rows of `pictures` of one kind, whose `lines` (u8) are of one length.
+/// Writes clean rows of `pictures` of one kind, whose `lines` (u8) are of one length, to `to` (row, channel, y, x).
 fn chunk<B>(
     torch: &Torch,
     pictures: &[&Picture<B>],
     lines: &Tensor,
     raster: &Raster,
-) -> Result<Tensor, DeviceError> {
+    to: &mut Tensor,
+) -> Result<(), DeviceError> {
     let own = pictures.first().map_or_else(Default::default, |picture| kind(picture));
     // (picture, channel, line, column) of what was decoded.
     let rows = match own.copied {
         Some(mirrors) => copied(pictures, lines, mirrors)?,
         None => resampled(torch, pictures, &lines.f_to_kind(tch::Kind::Float)?)?.f_permute([0, 3, 2, 1])?,
     };
-    let rows = if own.transposed { rows.f_transpose(2, 3)? } else { rows };
-    let mut rows = rows.f_contiguous()?;
+    to.f_copy_(&if own.transposed { rows.f_transpose(2, 3)? } else { rows })?;
     let changes: Vec<_> = pictures.iter().map(|picture| &picture.view.colour[..]).collect();
-    colours::apply(torch, &changes, &mut rows)?;
-    let rows = erased(torch, pictures, rows, raster)?;
-    Ok(match raster.step {
-        1 => rows.f_unsqueeze(4)?,
-        _ => rows.f_permute([0, 2, 3, 1])?.f_unsqueeze(1)?,
-    })
+    colours::apply(torch, &changes, to)?;
+    erase(torch, pictures, raster, to)
 }
 
 /// Pictures that are only turned, before they are transposed: (picture, channel, line, column).
@@ -241,25 +245,29 @@ fn summed(torch: &Torch, table: &Tensor, bags: &Bags) -> Result<Tensor, DeviceEr
     Ok(sums.f_add_scalar_(0.5)?.f_floor_()?)
 }
 
-/// `rows` with the erased box of each picture filled.
-fn erased<B>(
+/// Fills the erased box of each picture.
+fn erase<B>(
     torch: &Torch,
     pictures: &[&Picture<B>],
-    rows: Tensor,
     raster: &Raster,
-) -> Result<Tensor, DeviceError> {
-    if pictures.iter().all(|picture| picture.view.erase.is_none()) {
-        return Ok(rows);
+    rows: &mut Tensor,
+) -> Result<(), DeviceError> {
+    let erased: Vec<_> = pictures.iter().map(|picture| picture.view.erase.unwrap_or_default()).collect();
+    if erased.iter().all(|(rect, _)| rect.area() == 0) {
+        return Ok(());
     }
-    let (mut boxes, mut values) = (Vec::new(), Vec::new());
-    for picture in pictures {
-        let (rect, value) = picture.view.erase.unwrap_or_default();
-        boxes.push(Cross { crop: rect, cell: (u32::MAX, u32::MAX), hole: (u32::MAX, u32::MAX) });
-        values.extend(value);
+    let values: Vec<u8> = erased.iter().flat_map(|(_, value)| *value).collect();
+    let values = upload::sent(torch.device, &values, &[pictures.len() as i64, C, 1, 1])?;
+    if let [(Rect { y0, y1, x0, x1 }, _)] = erased[..] {
+        let lines = rows.f_narrow(2, i64::from(y0), i64::from(y1 - y0))?;
+        return Ok(lines.f_narrow(3, i64::from(x0), i64::from(x1 - x0))?.f_copy_(&values)?);
     }
-    let Join::Show(inside) = masks::crosses(torch, &boxes, raster)? else { return Ok(rows) };
-    let inside = inside.f_squeeze_dim(4)?;
-    let values =
-        Tensor::f_from_slice(&values)?.f_view([pictures.len() as i64, C, 1, 1])?.f_to_device(torch.device)?;
-    Ok(values.f_where_self(&inside, &rows)?)
+    let most = (u32::MAX, u32::MAX);
+    let boxes: Vec<_> =
+        erased.iter().map(|(rect, _)| Cross { crop: *rect, cell: most, hole: most }).collect();
+    if let Join::Show(inside) = masks::crosses(torch, &boxes, raster)? {
+        let filled = values.f_where_self(&inside.f_squeeze_dim(4)?, rows)?;
+        rows.f_copy_(&filled)?;
+    }
+    Ok(())
 }
