@@ -21,7 +21,7 @@ MIXFEED ?=
 timed = @begin=$$EPOCHREALTIME; $(MAKE) --no-print-directory $(1); \
 	awk -v begin="$$begin" -v end="$$EPOCHREALTIME" 'BEGIN { printf "== $(1): %.1f min\n", (end - begin) / 60 }'
 
-.PHONY: setup build fmt lint test text test-rust test-stock test-torch lint-torch test-torch-rust build-torch test-deploy deploy-tools doc demo bench clean
+.PHONY: setup build fmt lint test text test-rust test-stock test-torch lint-torch test-torch-rust build-torch test-deploy deploy-tools doc demo bench bench-gpu clean
 
 # What a fresh Debian with Rust and Python lacks; all of it from package registries.
 setup:
@@ -141,6 +141,16 @@ demo: build
 bench: build
 	python3 server/benches/bench.py $(BENCH)
 
+# Checks and timings of the libtorch executor for a machine with a GPU, in gpu-bench/: run here if this machine is one.
+# Elsewhere: carry the folder there, and run its gpu.py with a Python that has PyTorch 2.11.0.
+bench-gpu: setup $(TORCH_VENV)/ready
+	$(with_torch) server/benches/pack_gpu.sh gpu-bench $(TORCH_VENV)/bin/python
+	if $(TORCH_VENV)/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		$(TORCH_VENV)/bin/python gpu-bench/gpu.py --out gpu.jsonl; \
+	else \
+		echo "no GPU here; on a machine with one: python3 gpu-bench/gpu.py"; \
+	fi
+
 clean:
 	cargo clean
-	rm -rf demo bench.jsonl bench-data .venv-test .venv-deploy .venv-torch .venv-bench test-data
+	rm -rf demo bench.jsonl bench-data gpu-bench gpu.jsonl .venv-test .venv-deploy .venv-torch .venv-bench test-data
