@@ -25,7 +25,7 @@ MIXFEED ?=
 timed = @begin=$$EPOCHREALTIME; $(MAKE) --no-print-directory $(1); \
 	awk -v begin="$$begin" -v end="$$EPOCHREALTIME" 'BEGIN { printf "== $(1): %.1f min\n", (end - begin) / 60 }'
 
-.PHONY: setup build python fmt lint test text test-rust test-stock test-python lint-python test-deploy deploy-tools doc demo bench clean
+.PHONY: setup build python fmt lint test text test-rust test-stock test-python lint-python test-torch lint-torch test-torch-rust build-torch test-deploy deploy-tools doc demo bench bench-gpu clean
 
 # What a fresh Debian with Rust and Python lacks; all of it from package registries.
 setup:
@@ -63,6 +63,7 @@ test: setup
 	$(call timed,doc)
 	$(call timed,test-stock)
 	$(call timed,test-python)
+	$(call timed,test-torch)
 	$(call timed,test-deploy)
 
 test-rust: text
@@ -118,6 +119,33 @@ $(VENV)/ready: $(STOCK)/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+# Finds libtorch for cargo and for the programs that it starts.
+with_torch = PATH="$(CURDIR)/$(TORCH_VENV)/bin:$$PATH" LIBTORCH_USE_PYTORCH=1 \
+	LD_LIBRARY_PATH="$$(echo $(CURDIR)/$(TORCH_VENV)/lib/python3*/site-packages/torch/lib)"
+
+# The libtorch executor, on the processor; MIXFEED_TORCH_DEVICE=cuda:0 takes the conformance tests to a device.
+test-torch: setup
+	$(call timed,$(TORCH_VENV)/ready)
+	$(call timed,lint-torch)
+	$(call timed,test-torch-rust)
+
+lint-torch: $(TORCH_VENV)/ready
+	$(with_torch) cargo clippy --package mixfeed-server --all-targets --features otel,libtorch -- -D warnings
+
+test-torch-rust: $(TORCH_VENV)/ready
+	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --lib exec::
+	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --test device --test refused
+
+# The program with the libtorch executor: target/release/mixfeed. It finds libtorch by LD_LIBRARY_PATH.
+build-torch: setup $(TORCH_VENV)/ready
+	$(with_torch) cargo build --release --bin mixfeed --features libtorch
+
+$(TORCH_VENV)/ready:
+	rm -rf $(TORCH_VENV)
+	python3 -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir $(TORCH)
+	touch $@
+
 # Rules, dashboards, compose files and chart, and a real Prometheus on a real server.
 test-deploy: $(DEPLOY_VENV)/ready deploy-tools
 	$(if $(MIXFEED),,cargo build --workspace --bins --tests $(FEATURES))
@@ -154,6 +182,16 @@ demo: build
 bench: build
 	python3 server/benches/bench.py $(BENCH)
 
+# Checks and timings of the libtorch executor for a machine with a GPU, in gpu-bench/: run here if this machine is one.
+# Elsewhere: carry the folder there, and run its gpu.py with a Python that has PyTorch 2.11.0.
+bench-gpu: setup $(TORCH_VENV)/ready
+	$(with_torch) server/benches/pack_gpu.sh gpu-bench $(TORCH_VENV)/bin/python
+	if $(TORCH_VENV)/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		$(TORCH_VENV)/bin/python gpu-bench/gpu.py --out gpu.jsonl; \
+	else \
+		echo "no GPU here; on a machine with one: python3 gpu-bench/gpu.py"; \
+	fi
+
 clean:
 	cargo clean
-	rm -rf demo bench.jsonl bench-data .venv-test .venv-deploy .venv-bench test-data .venv-python .venv-wheel
+	rm -rf demo bench.jsonl bench-data gpu-bench gpu.jsonl .venv-test .venv-deploy .venv-torch .venv-python .venv-wheel .venv-bench test-data

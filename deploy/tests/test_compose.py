@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 HADOLINT = Path(sys.executable).with_name("hadolint")
+IMAGES = ["Dockerfile", "Dockerfile.cuda"]
 FILES = [["docker-compose.yml"], ["docker-compose.yml", "docker-compose.gpu.yml"]]
 
 
@@ -28,6 +29,10 @@ def test_compose_takes_the_files(root, files):
     services = yaml.safe_load(done.stdout)["services"]
     reserved = services["mixfeed"].get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices")
     assert bool(reserved) == (len(files) == 2)
+    dockerfile = "deploy/Dockerfile.cuda" if reserved else "deploy/Dockerfile"
+    # The image with the executor.
+    assert services["mixfeed"]["build"]["dockerfile"] == dockerfile
+    assert services["mixfeed"]["environment"].get("MIXFEED_DEVICE") == ("auto" if reserved else None)
 
 
 def test_there_is_no_top_level_name(compose):
@@ -76,16 +81,18 @@ def test_config_of_the_image_is_accepted(program, root, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_image_passes_the_linter(root):
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_passes_the_linter(root, image):
     done = subprocess.run(
-        [HADOLINT, "--failure-threshold", "info", root / "deploy/Dockerfile"], capture_output=True, text=True
+        [HADOLINT, "--failure-threshold", "info", root / "deploy" / image], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
 
 
-def test_image_has_no_tools_and_no_root(root):
-    final = re.split(r"^FROM ", (root / "deploy/Dockerfile").read_text(), flags=re.M)[-1]
-    assert "apt-get" not in final and "cargo" not in final
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_has_no_tools_and_no_root(root, image):
+    final = re.split(r"^FROM ", (root / "deploy" / image).read_text(), flags=re.M)[-1]
+    assert not {"apt-get", "cargo", "pip"} & set(re.findall(r"[\w-]+", final))
     assert re.search(r"^USER [1-9]\d*$", final, re.M), "a number, so that Kubernetes can tell that it is not root"
 
 

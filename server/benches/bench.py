@@ -14,6 +14,8 @@ them; figures are medians over the rounds.
   points_vs_numpy                   scenes to unions with voxels, scenes/s (point_loaders.py)
   points_elastic_vs_numpy           the same with elastic distortion
   tokenize_vs_library               text to a token cache, against the encoder alone on all cores (tokenize.rs)
+  torchcpu_vs_torchvision           the libtorch executor on the processor against torchvision v2, the same jobs of 64 pictures of
+                                    224 x 224 and 512 x 512: median of the ops' ratios (torch.rs, device_ops.py); GPU: gpu.py
   seek_ms                           a process just started: the position of every slot of step 10,000,000 (seek.rs)
   estimator_64_ms                   64 groups and tasks: from complete evidence to the next directive, slowest method
   estimator_tikmix_m_ms             the same for TiKMiX-M, whose search runs once per stage (estimate.rs)
@@ -70,16 +72,18 @@ def pictures():
     return DATA / "jpegs/train"
 
 
-def cargo(bench, *arguments, copies=1):
-    """Outputs of a bench program of the server crate, run as `copies` processes at once."""
+def cargo(bench, *arguments, copies=1, features=(), env=None):
+    """Outputs of a bench program of the server crate, run as `copies` processes at once; `env` is added to the environment."""
     if not (HERE / f"{bench}.rs").exists():
         raise Unavailable(f"server/benches/{bench}.rs is not there")
     command = ["cargo", "bench", "--quiet", "-p", "mixfeed-server", "--bench", bench]
-    built = subprocess.run([*command, "--no-run"], cwd=ROOT, stdin=subprocess.DEVNULL)
+    command += [argument for feature in features for argument in ("--features", feature)]
+    env = {**os.environ, **(env or {})}
+    built = subprocess.run([*command, "--no-run"], cwd=ROOT, stdin=subprocess.DEVNULL, env=env)
     if built.returncode != 0:
         raise Unavailable(f"{bench} does not compile")
     command += ["--", *map(str, arguments)]
-    piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
+    piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "env": env}
     running = [subprocess.Popen(command, cwd=ROOT, **piped) for _ in range(copies)]
     outputs = [program.communicate()[0] for program in running]
     if any(program.returncode != 0 for program in running):
@@ -194,6 +198,41 @@ def tokens(wanted, options):
     yield from ({"bench": bench, **lines[bench]} for bench in wanted)
 
 
+def torch_environment():
+    """What cargo and programs with the libtorch executor need to find libtorch."""
+    venv = ROOT / ".venv-torch"
+    libraries = sorted(venv.glob("lib/python3*/site-packages/torch/lib"))
+    if not (venv / "ready").exists() or not libraries:
+        raise Unavailable("there is no libtorch: run `make test-torch` first")
+    path = f"{venv / 'bin'}:{os.environ['PATH']}"
+    return {"PATH": path, "LIBTORCH_USE_PYTORCH": "1", "LD_LIBRARY_PATH": str(libraries[0])}
+
+
+def torch_ops(wanted, options):
+    """Rounds of every op at both sizes by libtorch on the processor and by torchvision, one after the other."""
+    env, ours, theirs = torch_environment(), {}, {}
+    sides, batch, runs = ([224], 16, 3) if options.quick else ([224, 512], 64, 5)
+    for number in range(options.rounds):
+        for side in sides:
+            (text,) = cargo("torch", "torch", batch, runs, side, features=["libtorch"], env=env)
+            for line in json_lines(text):
+                ours.setdefault(f"{line['op']}_{side}", []).append(line["ms"])
+            command = [python(ROOT, "torchvision"), HERE / "peers/device_ops.py", "torchvision", "--batch", str(batch)]
+            command += ["--side", str(side), "--runs", str(runs)]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            found = json_lines(done.stdout)
+            if not found or "ms" not in found[0]:
+                why = found[0]["skipped"] if found else (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+                raise Unavailable(why)
+            for op, ms in found[0]["ms"].items():
+                theirs.setdefault(f"{op}_{side}", []).append(ms)
+            print(f"round {number + 1}: ops at {side} x {side}", file=sys.stderr, flush=True)
+    ratios = {op: round(min(theirs[op]) / min(ms), 2) for op, ms in ours.items() if op in theirs}
+    facts = {"batch": batch, "threads": CORES, "ops": ratios, "rounds": options.rounds}
+    for bench in wanted:
+        yield {"bench": bench, "ratio": round(median(ratios.values()), 2), "peer": "torchvision v2", **facts}
+
+
 def scene_folder():
     """Scenes of about 100,000 points from real tiles, made when they are not there."""
     maker = python(ROOT, "points")
@@ -259,6 +298,7 @@ GROUPS = [
     (tokens, ["tokens_per_s", "tokens_vs_torch"]),
     (points, ["points_vs_numpy", "points_elastic_vs_numpy"]),
     (finished("tokenize"), ["tokenize_vs_library"]),
+    (torch_ops, ["torchcpu_vs_torchvision"]),
     (finished("seek", pictures), ["seek_ms"]),
     (finished("estimate"), ["estimator_64_ms", "estimator_tikmix_m_ms", "estimator_lsq_128_ms", "estimator_1000_ms"]),
     (finished("log"), ["log_cost"]),

@@ -2,12 +2,13 @@
 
 mod limits;
 
+use crate::exec::device::Device;
 pub use crate::size::Size;
 pub use limits::Limits;
 
 use crate::source::Declaration;
 use mixfeed_proto::JobSpec;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -35,6 +36,9 @@ pub struct Server {
     pub http: String,
     /// CPU threads, 0..=4096; 0 means one per core.
     pub threads: usize,
+    /// What mixes pictures: "cpu", "torch", "cuda:N" or "auto".
+    #[serde(deserialize_with = "device")]
+    pub device: Device,
     /// Threads that read records, 0..=4096; 0 means 8.
     pub readers: usize,
     /// Bytes that may be promised to streams.
@@ -82,6 +86,7 @@ impl Default for Server {
             listen: vec!["127.0.0.1:7443".into()],
             http: "127.0.0.1:7444".into(),
             threads: 0,
+            device: Device::Cpu,
             readers: 0,
             memory: Size(2 << 30),
             prefetch: None,
@@ -157,6 +162,10 @@ impl Server {
             large.filter_map(|(key, size)| Some((key, (*size)?.0))).find(|(_, size)| *size > memory.0);
         large.map(|(key, size)| (key, format!("is {size}, want at most server.memory ({})", memory.0)))
     }
+}
+
+fn device<'a, D: Deserializer<'a>>(input: D) -> Result<Device, D::Error> {
+    String::deserialize(input)?.parse().map_err(D::Error::custom)
 }
 
 /// Whether only this machine can dial the address.

@@ -40,6 +40,7 @@ pub mod trace;
 pub mod wire;
 
 use assemble::Assembler;
+use exec::device::Device;
 use metrics_exporter_prometheus::PrometheusHandle;
 use service::{Listener, Shared, StreamLimits};
 use std::{collections::BTreeMap, io, path::Path, sync::Arc, sync::RwLock, time::Duration};
@@ -63,6 +64,9 @@ pub enum StartError {
     /// No threads.
     #[error("cannot start CPU threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// A device that cannot be used.
+    #[error("`server.device`: {0}")]
+    Device(#[from] exec::device::DeviceError),
     /// An address that others can reach and that would speak plaintext.
     #[error(
         "`{0}` can be reached by other machines and would speak plaintext: give it a certificate in [server.tls], listen \
@@ -129,6 +133,7 @@ impl StartError {
     /// Whether what the operator wrote is to blame.
     pub fn is_configuration(&self) -> bool {
         match self {
+            StartError::Device(error) => error.is_choice(),
             StartError::Job { .. }
             | StartError::Plaintext(_)
             | StartError::Tokens(_)
@@ -179,6 +184,18 @@ fn stream_limits(settings: &config::Server) -> StreamLimits {
     }
 }
 
+/// What jobs may be mixed with; `auto` leaves that to a measurement.
+fn executors(wanted: Device, assembler: &Assembler) -> job::Executors {
+    match (assembler.has_device(), wanted) {
+        (false, _) => job::Executors::Cpu,
+        (true, Device::Auto) => {
+            let assembler = assembler.clone();
+            job::Executors::Faster(Arc::new(move |feed| assembler.compare(feed).map_err(|e| e.to_string())))
+        }
+        (true, Device::Cpu | Device::Torch | Device::Cuda(_)) => job::Executors::Device,
+    }
+}
+
 /// Starts a server: binds everything, opens the configured jobs, serves until `stop` turns true.
 ///
 /// # Errors
@@ -200,9 +217,17 @@ pub async fn start(
         None | Some("") => store::memory(),
         Some(path) => store::open(Path::new(path))?,
     };
+    // A driver may take seconds.
+    let wanted = settings.device;
+    let device = tokio::task::spawn_blocking(move || exec::device::start(wanted)).await;
+    let device = device.map_err(|lost| exec::device::DeviceError::Failed(lost.to_string()))??;
+    tracing::info!(device = %wanted, used = device.is_some(), "pictures are mixed");
+    let assembler = Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?;
+    let assembler = assembler.with_device(device);
+    let executors = executors(wanted, &assembler);
     let shared = Arc::new(Shared {
-        jobs: Arc::new(job::Jobs::new(sources, settings.max_jobs, store)),
-        assembler: Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?,
+        jobs: Arc::new(job::Jobs::new(sources, settings.max_jobs, store).with_executors(executors)),
+        assembler,
         memory: stream::Memory::new(settings.memory.0),
         limits: RwLock::new(stream_limits(settings)),
         fences: service::Fences::default(),

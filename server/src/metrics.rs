@@ -43,6 +43,7 @@ const REQUESTS: &str = "mixfeed_requests_total";
 const REPORTS: &str = "mixfeed_mixture_reports_total";
 const ENTRIES: &str = "mixfeed_mixture_entries_total";
 const SHADOW_WEIGHT: &str = "mixfeed_mixture_shadow_weight_ratio";
+const FALLBACKS: &str = "mixfeed_device_fallbacks_total";
 const CONNECTIONS: &str = "mixfeed_connections";
 const CONNECTIONS_REFUSED: &str = "mixfeed_connections_refused_total";
 const LOSS: &str = "mixfeed_mixture_loss_nats";
@@ -141,6 +142,10 @@ fn describe() {
     describe_gauge!(MEMORY, Unit::Bytes, "memory promised to streams");
     describe_gauge!(MEMORY_LIMIT, Unit::Bytes, "most memory that may be promised to streams");
     describe_histogram!(FIRST_BATCH, Unit::Seconds, "from the request to the last byte of the first batch");
+    describe_counter!(
+        FALLBACKS,
+        "blocks of tolerant jobs that the CPU mixed because the device failed, by reason"
+    );
     describe_gauge!(POOL_THREADS, "threads of the pool");
     describe_gauge!(POOL_BUSY, "threads of the pool that are at work");
     describe_gauge!(
@@ -167,6 +172,9 @@ fn describe() {
     }
     for result in ["ok", "error"] {
         counter!(READS, "result" => result).absolute(0);
+    }
+    for reason in ["memory", "lost", "failed"] {
+        counter!(FALLBACKS, "reason" => reason).absolute(0);
     }
     counter!(RETRIES).absolute(0);
     counter!(RANGES).absolute(0);
@@ -353,6 +361,11 @@ pub fn runtime(alive: usize, queued: usize) {
 pub fn memory(promised: u64, limit: u64) {
     gauge!(MEMORY, "pool" => "streams").set(promised as f64);
     gauge!(MEMORY_LIMIT, "pool" => "streams").set(limit as f64);
+}
+
+/// A block was mixed by the CPU because the device failed; `reason` comes from a closed set.
+pub fn fallback(reason: &'static str) {
+    counter!(FALLBACKS, "reason" => reason).increment(1);
 }
 
 /// Open connections.

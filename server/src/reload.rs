@@ -174,13 +174,13 @@ impl Reload {
         self.fits(&next.server, &jobs)?;
         let more = added(&self.current.sources, &next.sources);
         let (open, file, specs) = (self.open, self.file.clone(), jobs.clone());
-        let known = self.shared.jobs.sources();
+        let shared = self.shared.clone();
         let opening = tokio::task::spawn_blocking(move || {
             let opened = open(&more, &file)?;
             let mut all = opened.clone();
-            all.extend(known.iter().map(|(name, source)| (name.clone(), source.clone())));
+            all.extend(shared.jobs.sources().iter().map(|(name, source)| (name.clone(), source.clone())));
             for (name, spec) in specs {
-                job::resolve(&name, spec, &all).map_err(|error| ReloadError::Job { name, error })?;
+                shared.jobs.draft(&name, spec, &all).map_err(|error| ReloadError::Job { name, error })?;
             }
             Ok::<_, ReloadError>(opened)
         });
@@ -341,6 +341,7 @@ fn fixed_settings(old: &Server, new: &Server) -> Vec<String> {
         listen,
         http,
         threads,
+        device,
         readers,
         memory,
         prefetch: _,
@@ -361,6 +362,7 @@ fn fixed_settings(old: &Server, new: &Server) -> Vec<String> {
         ("listen", *listen != new.listen, "addresses are bound at the start"),
         ("http", *http != new.http, "addresses are bound at the start"),
         ("threads", *threads != new.threads, "threads are made at the start"),
+        ("device", *device != new.device, "it is opened at the start"),
         ("readers", *readers != new.readers, "threads are made at the start"),
         ("memory", *memory != new.memory, "streams were promised parts of it"),
         ("reflection", *reflection != new.reflection, "services are set at the start"),

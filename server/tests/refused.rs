@@ -92,12 +92,20 @@ async fn another_spec_under_the_same_name_is_refused_and_the_same_attaches() {
     let other = v1::JobSpec { seed: 6, ..spec() };
     let error = server.client().await.open_job("job", &other).await.unwrap_err();
     assert!(matches!(error, Error::OtherDigest { .. }), "{error}");
-    let numerics = v1::JobSpec { numerics: "torch-1".into(), ..spec() };
+    let numerics = v1::JobSpec { numerics: "cpu-9".into(), ..spec() };
     let error = client.open_job("other", &numerics).await.unwrap_err();
     assert!(
-        matches!(&error, Error::FailedPrecondition { message, .. } if message.contains("cpu-1")),
+        matches!(&error, Error::FailedPrecondition { message, .. } if message.contains("torch-1")),
         "{error}"
     );
+    let device = v1::JobSpec { numerics: "torch-1".into(), ..spec() };
+    let error = client.open_job("other", &device).await.unwrap_err();
+    let refused = if cfg!(feature = "libtorch") {
+        matches!(error, Error::FailedPrecondition { .. })
+    } else {
+        matches!(error, Error::Unimplemented { .. })
+    };
+    assert!(refused && error.to_string().contains("`cpu-1` or `tolerant`"), "{error}");
 }
 
 async fn plain(server: &Server) -> FeedServiceClient<tonic::transport::Channel> {

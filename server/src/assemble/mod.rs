@@ -3,7 +3,9 @@
 //! A block is read on a few blocking threads (reads wait for disks, not for cores), then decoded, planned and mixed on
 //! the CPU pool. Rows of tokens are finished where they are read: copying them is all there is to do. Blocks are independent of each other: which server or thread makes them changes nothing.
 
+mod compare;
 mod fetch;
+mod mix;
 mod points;
 mod pool;
 mod replace;
@@ -20,8 +22,9 @@ pub use tokens::{TokenRow, tokens};
 
 use crate::batch::{Piece, SampleId};
 use crate::decode::DecodeError;
+use crate::exec::device::{DeviceError, Worker};
 use crate::exec::points::{columns::Missing, union::UnionError, voxel::VoxelError};
-use crate::job::{Feed, Pipeline, Place};
+use crate::job::{Feed, MadeBy, Pipeline, Place};
 use crate::keeper::KeeperError;
 use crate::metrics::{self, Stage};
 use crate::plan::{
@@ -108,6 +111,9 @@ pub enum AssembleError {
     /// Scenes without what a column holds.
     #[error(transparent)]
     Missing(#[from] Missing),
+    /// The server's device does not mix it, and the job allows no other executor.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A defect of ours; the block is lost, the server is not.
     #[error("internal error while making a block: {0}")]
     Panic(String),
@@ -137,6 +143,8 @@ pub struct Block {
     pub extent: Extent,
     /// Of scenes: what each row was made of.
     pub scenes: Vec<SceneRow>,
+    /// Who mixed it.
+    pub by: MadeBy,
 }
 
 /// What rows hold.
@@ -178,10 +186,10 @@ struct Work {
 }
 
 impl Work {
-    fn make(&mut self, slabs: &Slabs) -> Result<Option<Block>, AssembleError> {
+    fn make(&mut self, slabs: &Slabs, device: Option<&Worker<Slab>>) -> Result<Option<Block>, AssembleError> {
         let Work { feed, at, slots, permit } = self;
         match &feed.pipeline {
-            Pipeline::Image(image) => rows::make(feed, image, at, slots, slabs, permit),
+            Pipeline::Image(image) => rows::make(feed, image, at, slots, (slabs, device), permit),
             Pipeline::Points(rule) => points::make(feed, rule, at, slots, slabs, permit),
             Pipeline::Tokens(_) => tokens::make(feed, at, slabs, permit.take()).map(Some),
         }
@@ -195,6 +203,17 @@ pub struct Assembler {
     cpu: Arc<Counted>,
     readers: Readers,
     slabs: Slabs,
+    device: Option<Arc<Closing>>,
+}
+
+/// A device that is given back with the last assembler, whoever still waits for it.
+#[derive(Debug)]
+struct Closing(Worker<Slab>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Assembler {
@@ -215,7 +234,19 @@ impl Assembler {
             .stack_size(STACK)
             .build()?;
         let readers = Readers::new(if readers == 0 { 8 } else { readers });
-        Ok(Assembler { pool: Arc::new(pool), cpu: Arc::default(), readers, slabs: Slabs::new(keep) })
+        let (cpu, slabs) = (Arc::default(), Slabs::new(keep));
+        Ok(Assembler { pool: Arc::new(pool), cpu, readers, slabs, device: None })
+    }
+
+    /// The same, with a device for jobs that are mixed by one.
+    pub fn with_device(self, device: Option<Worker<Slab>>) -> Assembler {
+        let device = device.map(|worker| Arc::new(Closing(worker)));
+        Assembler { device, ..self }
+    }
+
+    /// Whether it has a device.
+    pub fn has_device(&self) -> bool {
+        self.device.is_some()
     }
 
     /// Turns of one stream: enough to keep every thread busy while the next blocks are handed over (one more than threads
@@ -261,7 +292,7 @@ impl Assembler {
             Pipeline::Image(image) => {
                 let encoded: u64 =
                     at.places.iter().map(|p| feed.size(p.id).min(image.limits.max_bytes)).sum();
-                let clean = at.places.len() * image.format.raster.len();
+                let clean = rows::clean_bytes(image, at.places.len());
                 let sent = image.sent(at.places.len(), feed.rows_of(at.places.len()));
                 (encoded as usize + clean, sent.0 + sent.1)
             }
@@ -274,8 +305,10 @@ impl Assembler {
     pub fn slot_cost(feed: &Feed) -> (usize, usize) {
         match &feed.pipeline {
             Pipeline::Image(image) => {
+                let block = feed.mix_block.max(1) as usize;
+                let clean = rows::clean_bytes(image, block) / block;
                 let sent = image.sent(1, 1);
-                (image.format.raster.len() + image.mean_record_bytes as usize, sent.0 + sent.1)
+                (clean + image.mean_record_bytes as usize, sent.0 + sent.1)
             }
             Pipeline::Tokens(rule) => {
                 let (tokens, pieces) = (u64::from(rule.seq_len), u64::from(rule.most_pieces()));
@@ -333,7 +366,8 @@ impl Assembler {
         let waiting = self.cpu.wait();
         let _turn = turns.acquire().await.expect("never closed");
         let (answer, made) = oneshot::channel();
-        let (slabs, queued, span) = (self.slabs.clone(), self.cpu.queue(), Span::current());
+        let (slabs, device) = (self.slabs.clone(), self.device.as_ref().map(|device| device.0.clone()));
+        let (queued, span) = (self.cpu.queue(), Span::current());
         self.pool.spawn(move || {
             let (_busy, _queued) = (waiting.begin(), queued);
             if answer.is_closed() {
@@ -341,7 +375,7 @@ impl Assembler {
             }
             let _block = span.enter();
             // A panic here would take the process down with every other stream.
-            let made = std::panic::catch_unwind(AssertUnwindSafe(|| work.make(&slabs)));
+            let made = std::panic::catch_unwind(AssertUnwindSafe(|| work.make(&slabs, device.as_ref())));
             let made = made.unwrap_or_else(|panic| Err(AssembleError::Panic(message(panic.as_ref()))));
             let _ = answer.send(made.map(|made| (made, work)));
         });

@@ -9,7 +9,7 @@ use crate::exec::points::columns::{self, Columns};
 use crate::exec::points::union::{self, Part, len};
 use crate::exec::points::voxel::{self, Pick, Voxels};
 use crate::exec::points::{Points, Scratch, budget};
-use crate::job::{Feed, Points as Rule};
+use crate::job::{Feed, MadeBy, Points as Rule};
 use crate::metrics::{self, Stage};
 use crate::plan::Plan;
 use crate::rng::Draw;
@@ -104,7 +104,7 @@ pub(super) fn make(
         plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
     );
     metrics::thinned(&feed.job, made.thinned);
-    Ok(Some(Block { tensors, plan, samples, extent, scenes: made.facts }))
+    Ok(Some(Block { tensors, plan, samples, extent, scenes: made.facts, by: MadeBy::CPU }))
 }
 
 /// A block step by step, for pictures and tests.

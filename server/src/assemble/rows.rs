@@ -1,16 +1,18 @@
 //! The CPU part of a block: encoded bytes to finished rows.
 
+use super::mix::{mix, on_cpu};
 use super::replace::{self, Refusal, Sample, Slot, Slots, settle};
-use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned};
-use crate::batch::{Piece, flags};
-use crate::decode::{Decoder, peek};
+use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slab, Slabs, planned};
+use crate::batch::{CHANNELS, Crop, Peek, Piece, flags};
+use crate::decode::{Decoder, Region, Resampler, peek};
 use crate::exec;
-use crate::job::{Feed, Image, Order, Place};
+use crate::exec::device::{Input, MOST_SHRUNK, Picture, Task, Worker};
+use crate::job::{Feed, Image, Numerics, Order, Place};
 use crate::metrics::{self, Stage};
-use crate::plan::{Plan, view};
+use crate::plan::{Plan, view, view::View};
 use crate::trace;
 use rayon::prelude::*;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{cell::RefCell, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -18,14 +20,17 @@ use tokio::sync::OwnedSemaphorePermit;
 /// thread, beside what streams were promised.
 const LARGE_PIXELS: u64 = 16_000_000;
 static LARGE: Mutex<()> = Mutex::new(());
+/// Bytes of decoded pictures that a block may hold until a device has them, and how many times its clean rows: what is
+/// larger is resampled where it is decoded, to the same bytes.
+const DECODED: (usize, usize) = (32 << 20, 4);
 
 /// Memory of one CPU thread.
 #[derive(Default)]
 struct Desk {
     decoder: Decoder,
+    resampler: Resampler,
     crop: Vec<u8>,
     scratch: Vec<u8>,
-    mix: exec::Scratch,
 }
 
 thread_local! {
@@ -38,45 +43,85 @@ pub(super) fn make(
     image: &Image,
     at: &BlockAt,
     slots: &mut Slots,
-    slabs: &Slabs,
+    (slabs, device): (&Slabs, Option<&Worker<Slab>>),
     permit: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Option<Block>, AssembleError> {
     let (start, span) = (Instant::now(), trace::stage("decode"));
-    // What is sent lies in one slab: clean rows too, where they are.
-    let rows_len = feed.rows_of(at.places.len());
-    let (mixed, kept) = image.sent(at.places.len(), rows_len);
-    let mut out = slabs.take(mixed + kept);
-    let mut beside = (kept == 0).then(|| slabs.take(at.places.len() * image.format.raster.len()));
-    let (out_mixed, out_clean) = out.split_at_mut(mixed);
-    let clean = beside.as_deref_mut().unwrap_or(out_clean);
-    let Some(samples) = decode(feed, image, at, slots, clean)? else { return Ok(None) };
+    let device = device.filter(|_| image.numerics != Numerics::Cpu);
+    let alive = device.is_some_and(|device| !device.lost());
+    let made = input(feed, image, at, slots, slabs, alive)?;
+    let Some((input, samples)) = made else { return Ok(None) };
     replace::tally(&image.tally, image.max_bad_fraction, samples.iter())?;
     drop(span);
     let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
     let plan = plan(feed, image, at, &samples);
-    let rows = out_mixed.par_chunks_exact_mut(image.bytes()).zip(&plan.rows);
-    rows.for_each(|(out, row)| {
-        DESK.with_borrow_mut(|desk| exec::run(row, clean, &image.format, &mut desk.mix, out));
-    });
-    drop(beside);
+    let out = slabs.take(image.sent(at.places.len(), plan.rows.len()).0);
+    let task = Task { plan, format: image.format.clone(), input, out };
+    let (Task { plan, input, out, .. }, by) = mix(image, device, slabs, task)?;
     drop(span);
     let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
-    let out = match permit.take() {
-        Some(permit) => out.hold(permit),
-        None => out,
-    };
-    let whole = out.freeze();
-    let sent = [(image.delivery.mixed(), 0..mixed), (image.delivery.words().is_some(), mixed..mixed + kept)];
-    let tensors =
-        sent.into_iter().filter(|(sent, _)| *sent).map(|(_, r)| Piece::new(whole.slice(r))).collect();
+    let tensors = pieces(image, (out, input), permit.take());
     Stage::Checksum.done(start);
     count(feed, &samples);
     metrics::unpaired(
         &feed.job,
         plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
     );
-    let extent = Extent { rows: rows_len as u64, slots: at.places.len() as u64, ..Extent::default() };
-    Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new() }))
+    let extent =
+        Extent { rows: plan.rows.len() as u64, slots: at.places.len() as u64, ..Extent::default() };
+    Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new(), by }))
+}
+
+/// What is sent of a block: mixed rows, clean ones, or both. The stream's memory is held until the last of them has left.
+fn pieces(
+    image: &Image,
+    (mixed, input): (Slab, Input<Slab>),
+    permit: Option<OwnedSemaphorePermit>,
+) -> Vec<Piece> {
+    let clean = match input {
+        Input::Clean(clean) => image.delivery.words().map(|_| clean),
+        Input::Decoded(_) => None,
+    };
+    let mixed = image.delivery.mixed().then_some(mixed);
+    let (first, last) = match clean {
+        Some(clean) => (mixed, Some(clean)),
+        None => (None, mixed),
+    };
+    let last = match (last, permit) {
+        (Some(last), Some(permit)) => Some(last.hold(permit)),
+        (last, _) => last,
+    };
+    first.into_iter().chain(last).map(|slab| Piece::new(slab.freeze())).collect()
+}
+
+/// Makes a block by the CPU for the clock only; whether it was made: records may have to be read first.
+pub(super) fn by_cpu(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+) -> Result<bool, AssembleError> {
+    let mut clean = slabs.take(at.places.len() * image.format.raster.len());
+    let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(false) };
+    let plan = plan(feed, image, at, &samples);
+    let out = slabs.take(plan.rows.len() * image.bytes());
+    on_cpu(image, slabs, Task { plan, format: image.format.clone(), input: Input::Clean(clean), out });
+    Ok(true)
+}
+
+/// A block as a device takes it, for the clock only; `None` where records are to be read first.
+pub(super) fn task(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+) -> Result<Option<Task<Slab>>, AssembleError> {
+    let Some((input, samples)) = input(feed, image, at, slots, slabs, true)? else { return Ok(None) };
+    let plan = plan(feed, image, at, &samples);
+    let out = slabs.take(plan.rows.len() * image.bytes());
+    Ok(Some(Task { plan, format: image.format.clone(), input, out }))
 }
 
 /// A block step by step: clean rows of its slots (u8, in the feed's raster), samples and plan.
@@ -121,14 +166,82 @@ fn decode(
     clean: &mut [u8],
 ) -> Result<Option<Vec<Sample>>, AssembleError> {
     let rows = clean.par_chunks_exact_mut(image.format.raster.len());
+    let made = each(feed, image, at, slots, rows, |at, encoded, desk, row| picture(at, encoded, desk, row))?;
+    Ok(made.map(|made| made.into_iter().map(|((), sample)| sample).collect()))
+}
+
+/// What a block is made from, and the records in its slots.
+type Decoded = (Input<Slab>, Vec<Sample>);
+
+/// Decodes a block: for a device that resamples, or to clean rows where the host needs them.
+fn input(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+    device: bool,
+) -> Result<Option<Decoded>, AssembleError> {
+    if device && !image.keeps_clean() {
+        return pictures(feed, image, at, slots, slabs);
+    }
+    let mut clean = slabs.take(at.places.len() * image.format.raster.len());
+    let samples = decode(feed, image, at, slots, &mut clean)?;
+    Ok(samples.map(|samples| (Input::Clean(clean), samples)))
+}
+
+/// Decodes a block for a device, which resamples.
+fn pictures(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+) -> Result<Option<Decoded>, AssembleError> {
+    let most = decoded_bytes(image, at.places.len()) / at.places.len().max(1);
+    let rows = (0..at.places.len()).into_par_iter();
+    let made =
+        each(feed, image, at, slots, rows, |at, encoded, desk, _| decoded(at, encoded, desk, slabs, most))?;
+    Ok(made.map(|made| {
+        let (pictures, samples) = made.into_iter().unzip();
+        (Input::Decoded(pictures), samples)
+    }))
+}
+
+/// Most bytes of a block of `rows` before it is mixed: clean rows, or decoded pictures where a device may make them.
+pub(super) fn clean_bytes(image: &Image, rows: usize) -> usize {
+    match image.numerics {
+        _ if image.keeps_clean() => rows * image.format.raster.len(),
+        Numerics::Cpu => rows * image.format.raster.len(),
+        Numerics::Torch | Numerics::Tolerant => decoded_bytes(image, rows),
+    }
+}
+
+/// Most bytes of decoded pictures of a block of `rows` for a device.
+fn decoded_bytes(image: &Image, rows: usize) -> usize {
+    let clean = rows * image.format.raster.len();
+    (DECODED.1 * clean).min(DECODED.0).max(clean)
+}
+
+/// Makes something of each slot of a block, in parallel; `None` when a record is to be read from a store first.
+fn each<R: Send, T: Send>(
+    feed: &Feed,
+    image: &Image,
+    at: &BlockAt,
+    slots: &mut Slots,
+    rows: impl IndexedParallelIterator<Item = R>,
+    make: impl Fn(At<'_>, &Encoded, &mut Desk, &mut R) -> Result<T, Refusal> + Sync,
+) -> Result<Option<Vec<(T, Sample)>>, AssembleError> {
     let slots = rows.zip(&at.places).zip(&mut slots.0).enumerate();
-    let one = |(i, ((row, place), slot)): (usize, ((&mut [u8], &Place), &mut Slot))| {
+    let one = |(i, ((mut row, place), slot)): (usize, ((R, &Place), &mut Slot))| {
         let at = At { image, step: at.step, slot: at.slot + i as u64 };
-        DESK.with_borrow_mut(|desk| sample(feed, at, place, slot, desk, row))
+        let mut make = |encoded: &Encoded| DESK.with_borrow_mut(|desk| make(at, encoded, desk, &mut row));
+        // From another record of the group when the slot's own is bad.
+        settle(feed, place, slot, |_, encoded| make(encoded))
     };
     // All of them, also when one waits: what they need is then read at once.
-    let samples = slots.map(one).collect::<Result<Vec<_>, _>>()?;
-    Ok(samples.into_iter().collect())
+    let made = slots.map(one).collect::<Result<Vec<_>, AssembleError>>()?;
+    Ok(made.into_iter().collect())
 }
 
 /// Where a picture is drawn for.
@@ -139,32 +252,76 @@ struct At<'a> {
     slot: u64,
 }
 
-/// Fills one clean row, from another record of the group when the slot's own is bad.
-fn sample(
-    feed: &Feed,
-    at: At<'_>,
-    place: &Place,
-    slot: &mut Slot,
-    desk: &mut Desk,
-    row: &mut [u8],
-) -> Result<Option<Sample>, AssembleError> {
-    let settled = settle(feed, place, slot, |_, encoded| picture(at, encoded, desk, row))?;
-    Ok(settled.map(|((), sample)| sample))
+/// A record whose header was read.
+struct Opened<'a> {
+    bytes: &'a [u8],
+    peek: Peek,
+    view: View,
+    /// Held while a large picture is decoded.
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
-fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Result<(), Refusal> {
+fn open<'a>(at: At<'_>, encoded: &'a Encoded) -> Result<Opened<'a>, Refusal> {
     let At { image, step, slot } = at;
     let bytes = encoded.as_ref().map_err(Clone::clone)?;
     let peek = peek(bytes, image.limits)?;
     let pixels = u64::from(peek.height) * u64::from(peek.width);
-    // Held while it is decoded; a lock that a panic poisoned guards nothing that could be broken.
+    // A lock that a panic poisoned guards nothing that could be broken.
     let _alone = (pixels > LARGE_PIXELS).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
     let view = view::draw(&image.view, &peek, &image.view_stream, step, slot);
-    let len = view.size.0 as usize * view.size.1 as usize * crate::batch::CHANNELS;
-    desk.crop.resize(len, 0);
-    desk.decoder.decode(bytes, &peek, &view.crop, view.size, &mut desk.crop)?;
-    exec::finish(&view, &desk.crop, &image.format.raster, &mut desk.scratch, row);
+    Ok(Opened { bytes, peek, view, _alone })
+}
+
+/// Fills one clean row.
+fn picture(at: At<'_>, encoded: &Encoded, desk: &mut Desk, row: &mut [u8]) -> Result<(), Refusal> {
+    let Opened { bytes, peek, view, .. } = &open(at, encoded)?;
+    desk.crop.resize(area(view), 0);
+    desk.decoder.decode(bytes, peek, &view.crop, view.size, &mut desk.crop)?;
+    exec::finish(view, &desk.crop, &at.image.format.raster, &mut desk.scratch, row);
     Ok(())
+}
+
+/// Decodes one picture for a device; one that would take more than `most` bytes, or is shrunk too much, is resampled.
+fn decoded(
+    at: At<'_>,
+    encoded: &Encoded,
+    desk: &mut Desk,
+    slabs: &Slabs,
+    most: usize,
+) -> Result<Picture<Slab>, Refusal> {
+    let opened = open(at, encoded)?;
+    let (size, crop) = (opened.view.size, opened.view.crop);
+    let taken = desk.decoder.region(opened.bytes, &opened.peek, &crop, size, |region, pixels, resampler| {
+        let shrunk = (region.crop.height / f64::from(size.0)).max(region.crop.width / f64::from(size.1));
+        if shrunk <= MOST_SHRUNK && pixels.len() <= most {
+            // Few sizes of buffers, so that they are used again.
+            let mut memory = slabs.take(pixels.len().next_power_of_two().min(most));
+            memory[..pixels.len()].copy_from_slice(pixels);
+            return (memory, (region.height, region.width), region.crop);
+        }
+        let mut memory = slabs.take(area(&opened.view));
+        resampler.run(pixels, region, size, &mut memory);
+        let crop = Crop { y: 0.0, x: 0.0, height: size.0.into(), width: size.1.into() };
+        (memory, size, crop)
+    });
+    let (pixels, (height, width), crop) = taken?;
+    Ok(Picture { pixels, height, width, crop, view: opened.view })
+}
+
+/// Bytes of a picture after resampling.
+fn area(view: &View) -> usize {
+    view.size.0 as usize * view.size.1 as usize * CHANNELS
+}
+
+/// Makes the clean row of a picture that no device takes.
+pub(super) fn finish(picture: &Picture<Slab>, image: &Image, row: &mut [u8]) {
+    let Picture { pixels, height, width, crop, view } = picture;
+    DESK.with_borrow_mut(|desk| {
+        desk.crop.resize(area(view), 0);
+        let region = Region { height: *height, width: *width, crop: *crop };
+        desk.resampler.run(pixels, &region, view.size, &mut desk.crop);
+        exec::finish(view, &desk.crop, &image.format.raster, &mut desk.scratch, row);
+    });
 }
 
 fn plan(feed: &Feed, image: &Image, at: &BlockAt, samples: &[Sample]) -> Plan {

@@ -95,6 +95,12 @@ impl AsRef<[u8]> for Slab {
     }
 }
 
+impl AsMut<[u8]> for Slab {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+}
+
 impl Drop for Slab {
     fn drop(&mut self) {
         self.home.put(std::mem::take(&mut self.memory));

@@ -2,7 +2,7 @@
 
 use super::{AssembleError, Block, BlockAt, Extent, Sample, Slabs, retried, rows};
 use crate::batch::{Piece, SampleId, flags};
-use crate::job::{Feed, Place, Tokens};
+use crate::job::{Feed, MadeBy, Place, Tokens};
 use crate::metrics::{self, Stage};
 use crate::pack;
 use crate::plan::Plan;
@@ -175,7 +175,7 @@ pub(super) fn make(
     let sample = |place: &Place| Sample { id: place.id, label: -1, flags: padded(place), replaced: None };
     let samples: Vec<Sample> = at.places.iter().map(sample).collect();
     rows::count(feed, &samples);
-    Ok(Block { tensors, plan: Plan::default(), samples, extent, scenes: Vec::new() })
+    Ok(Block { tensors, plan: Plan::default(), samples, extent, scenes: Vec::new(), by: MadeBy::CPU })
 }
 
 /// The parts of a buffer that are still to be filled.

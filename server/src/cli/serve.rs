@@ -1,6 +1,7 @@
 //! `mixfeed serve`.
 
 use crate::config::{Config, Size};
+use crate::exec::device::Device;
 use crate::{Guards, Sources, config, metrics, reload::Reload, shutdown, source};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,6 +31,9 @@ pub struct Args {
     /// CPU threads; 0 means one per core.
     #[arg(long, env = "MIXFEED_THREADS")]
     threads: Option<usize>,
+    /// What mixes pictures: cpu, torch (libtorch on the processor), cuda:N, or auto: the faster of cpu and cuda:0, by job.
+    #[arg(long, env = "MIXFEED_DEVICE")]
+    device: Option<Device>,
     /// Memory that may be promised to streams, such as "2GiB".
     #[arg(long, env = "MIXFEED_MEMORY")]
     memory: Option<Size>,
@@ -54,6 +58,7 @@ impl Args {
             server.http.clone_from(http);
         }
         server.threads = self.threads.unwrap_or(server.threads);
+        server.device = self.device.unwrap_or(server.device);
         server.memory = self.memory.unwrap_or(server.memory);
         server.state = Some(state(self.state.clone(), server.state.take(), &self.config));
         server.allow_plaintext |= self.allow_plaintext;

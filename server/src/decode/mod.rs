@@ -23,6 +23,8 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
+pub use resample::Resampler;
+
 /// Limits of one record, checked before anything is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -83,6 +85,24 @@ pub fn peek(bytes: &[u8], limits: Limits) -> Result<Peek, DecodeError> {
     Ok(peek)
 }
 
+/// A decoded part of a picture, and the crop in its pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Region {
+    /// Rows, >= 1.
+    pub height: u32,
+    /// Columns, >= 1.
+    pub width: u32,
+    /// The crop; inside of the region.
+    pub crop: Crop,
+}
+
+impl Region {
+    /// Bytes of its pixels, interleaved RGB.
+    pub fn bytes(&self) -> usize {
+        self.height as usize * self.width as usize * CHANNELS
+    }
+}
+
 /// Scratch beyond this is given back after the picture that needed it, so that one huge picture does not stay in the
 /// memory of every thread. 64 MiB hold 22 million RGB pixels.
 const KEEP_BYTES: usize = 64 << 20;
@@ -120,6 +140,24 @@ impl Decoder {
         out: &mut [u8],
     ) -> Result<(), DecodeError> {
         assert_eq!(out.len(), size.0 as usize * size.1 as usize * CHANNELS, "bytes of `out` for {size:?}");
+        self.region(bytes, peek, crop, size, |region, pixels, resampler| {
+            resampler.run(pixels, region, size, out);
+        })
+    }
+
+    /// Decodes what resampling `crop` (in stored pixels) to `size` (rows, columns) reads, and calls `take` with it, its
+    /// pixels (interleaved RGB) and what resamples them.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`]; `take` is not called then.
+    pub fn region<T>(
+        &mut self,
+        bytes: &[u8],
+        peek: &Peek,
+        crop: &Crop,
+        size: (u32, u32),
+        take: impl FnOnce(&Region, &[u8], &mut Resampler) -> T,
+    ) -> Result<T, DecodeError> {
         let source = match peek.format {
             Format::Jpeg => self.jpeg(bytes, peek, crop, size)?,
             Format::Png | Format::Webp | Format::Gif | Format::Bmp => {
@@ -127,12 +165,13 @@ impl Decoder {
                 region::whole(peek, crop, 8)
             }
         };
-        self.resampler.run(&self.pixels, &source, size, out);
+        let region = Region { height: source.height, width: source.width, crop: source.crop };
+        let taken = take(&region, &self.pixels[..region.bytes()], &mut self.resampler);
         if self.pixels.len() + self.raw.len() > KEEP_BYTES {
             self.pixels = Vec::new();
             self.raw = Vec::new();
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Leaves the needed region of a JPEG in `self.pixels`.

@@ -109,7 +109,8 @@ fn without_cropping(bytes: &[u8], peek: &Peek, crop: &Crop, size: (u32, u32)) ->
     let (mut raw, mut pixels) = (Vec::new(), Vec::new());
     turbo::decode(bytes, peek, &source, &mut raw, &mut pixels).expect("sound");
     let mut out = vec![0; size.0 as usize * size.1 as usize * CHANNELS];
-    resample::Resampler::default().run(&pixels, &source, size, &mut out);
+    let region = Region { height: source.height, width: source.width, crop: source.crop };
+    Resampler::default().run(&pixels, &region, size, &mut out);
     out
 }
 

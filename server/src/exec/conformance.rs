@@ -7,11 +7,11 @@ use crate::plan::{Filter, Mask, Op, Rect, Row, fields::RankMap};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-fn row(base: u32, partner: u32, ops: Vec<Op>) -> Row {
+pub(super) fn row(base: u32, partner: u32, ops: Vec<Op>) -> Row {
     Row { base, partner, ops, policy: Some(0), sampled: 1.0, own: 1.0, flags: 0 }
 }
 
-fn format(height: usize, width: usize, layout: Layout, dtype: Dtype) -> Format {
+pub(super) fn format(height: usize, width: usize, layout: Layout, dtype: Dtype) -> Format {
     Format { raster: Raster::new(height, width, layout), dtype, normalize: None }
 }
 
@@ -26,7 +26,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// The same picture with channels last.
-fn interleaved(planar: &[u8], pixels: usize, size: usize) -> Vec<u8> {
+pub(super) fn interleaved(planar: &[u8], pixels: usize, size: usize) -> Vec<u8> {
     let element = |i: usize| (i % CHANNELS * pixels + i / CHANNELS) * size;
     (0..CHANNELS * pixels).flat_map(|i| planar[element(i)..element(i) + size].to_vec()).collect()
 }
@@ -135,7 +135,7 @@ fn own_is_the_mean_of_the_mask_for_every_policy() {
 const HEIGHTS: std::ops::RangeInclusive<usize> = 1..=4;
 /// Wide enough for whole vectors and every remainder.
 const WIDTHS: std::ops::RangeInclusive<usize> = 1..=70;
-const ROWS: u32 = 3;
+pub(super) const ROWS: u32 = 3;
 
 fn rect(height: usize, width: usize) -> impl Strategy<Value = Rect> {
     let side = |n: usize| (0..=n as u32, 0..=n as u32).prop_map(|(a, b)| (a.min(b), a.max(b)));
@@ -168,7 +168,7 @@ fn masks(height: usize, width: usize) -> impl Strategy<Value = Mask> {
     prop_oneof![cells, lattice, bump, ranks, weights(pixels).prop_map(|w| Mask::Weights(w.into()))]
 }
 
-fn ops(height: usize, width: usize) -> impl Strategy<Value = Op> {
+pub(super) fn ops(height: usize, width: usize) -> impl Strategy<Value = Op> {
     let filter = prop_oneof![Just(Filter::Nearest), Just(Filter::Bilinear), Just(Filter::Area)];
     let blend = (0..ROWS, 0.0..=1.0f64).prop_map(|(src, l)| Op::Blend {
         src,
@@ -206,7 +206,7 @@ fn src(op: &Op) -> u32 {
     }
 }
 
-const DTYPES: [Dtype; 4] = [Dtype::U8, Dtype::F16, Dtype::Bf16, Dtype::F32];
+pub(super) const DTYPES: [Dtype; 4] = [Dtype::U8, Dtype::F16, Dtype::Bf16, Dtype::F32];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]

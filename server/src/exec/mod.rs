@@ -8,6 +8,7 @@ mod colour;
 mod compose;
 #[cfg(test)]
 mod conformance;
+pub mod device;
 mod finish;
 mod kernel;
 pub mod labels;
@@ -15,6 +16,8 @@ mod mask;
 pub mod points;
 mod simd;
 mod taps;
+#[cfg(feature = "libtorch")]
+pub mod torch;
 
 pub use mask::mask;
 

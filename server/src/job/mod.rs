@@ -1,11 +1,13 @@
 //! A job: everything that a batch is a function of, resolved once from its spec and the sources' indexes.
 
 mod check;
+mod chosen;
 mod eval;
 mod groups;
 mod held;
 mod learn;
 mod mix;
+mod numerics;
 mod order;
 mod pictures;
 mod points;
@@ -14,7 +16,9 @@ mod resolve;
 mod tokens;
 
 pub use check::Violation;
+pub use chosen::{Executors, Measure, Took};
 pub use held::{EvalSet, Held};
+pub use numerics::{MadeBy, NUMERICS, Numerics, TORCH};
 pub use order::{Order, Place, places};
 pub use pictures::{Image, LabelRule, Tally};
 pub use points::{Attribute, Labels, Points, VoxelPick, VoxelRule};
@@ -31,9 +35,6 @@ use crate::source::Source;
 use mixfeed_proto as v1;
 use std::sync::Arc;
 use tokio::sync::watch;
-
-/// The numerics of this build: rules of decoder, resampler and executor. Raised by hand when golden digests change.
-pub const NUMERICS: &str = "cpu-1";
 
 /// A job that cannot be opened or served as asked.
 #[derive(Debug, thiserror::Error)]
@@ -52,10 +53,19 @@ pub enum JobError {
         known: String,
     },
     /// Numerics that this server lacks.
-    #[error("numerics `{asked}` is not offered, this server has `{NUMERICS}`")]
+    #[error("numerics `{asked}` is not offered, want `{NUMERICS}`, `{TORCH}` or `tolerant`")]
     Numerics {
         /// Numerics asked for.
         asked: String,
+    },
+    /// Numerics of a device, on a server without one.
+    #[error(
+        "numerics `{TORCH}` needs a device, and this server {}; use `{NUMERICS}` or `tolerant`, or ask a server with one",
+        if *built { "runs with `server.device` = \"cpu\"" } else { "was built without the feature `libtorch`" }
+    )]
+    NoDevice {
+        /// Whether the build has the executor.
+        built: bool,
     },
     /// Legal, but not in this build.
     #[error("{0} is not in this build")]
@@ -229,6 +239,11 @@ const UNIT_BYTES: u64 = 1 << 20;
 const ID_BYTES: u64 = 4;
 
 impl Feed {
+    /// Rules that its rows are made by.
+    pub fn numerics(&self) -> Numerics {
+        self.image().map_or(Numerics::Cpu, |image| image.numerics)
+    }
+
     /// How pictures become rows; `None` for jobs without pictures.
     pub fn image(&self) -> Option<&Image> {
         match &self.pipeline {

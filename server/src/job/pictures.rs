@@ -1,6 +1,6 @@
 //! The image half of a job: what is done with one picture, and how rows are mixed.
 
-use super::{JobError, JobGroup, MAX_BATCH, check::Check, mix};
+use super::{JobError, JobGroup, MAX_BATCH, Numerics, check::Check, mix};
 use crate::batch::{Dtype, Layout, Raster};
 use crate::decode::Limits;
 use crate::exec::Format;
@@ -26,6 +26,8 @@ pub struct Image {
     pub view: ViewRule,
     /// Mixing.
     pub mix: MixRule,
+    /// Rules that rows are mixed by.
+    pub numerics: Numerics,
     /// Output.
     pub format: Format,
     /// Labels.
@@ -109,6 +111,11 @@ impl Image {
         self.format.raster.len() * self.format.dtype.size()
     }
 
+    /// Whether clean rows are needed on the host, whoever mixes: recipes send them.
+    pub fn keeps_clean(&self) -> bool {
+        self.delivery.words().is_some()
+    }
+
     /// Bytes of pictures that are sent of `slots` slots that become `rows` rows: (mixed, clean).
     pub fn sent(&self, slots: usize, rows: usize) -> (usize, usize) {
         let mixed = if self.delivery.mixed() { rows * self.bytes() } else { 0 };
@@ -130,6 +137,7 @@ impl Image {
         Image {
             view: view::plain(&self.view),
             mix: none,
+            numerics: self.numerics,
             format: self.format.clone(),
             labels: LabelRule { smoothing: 0.0, ..self.labels },
             delivery: Delivery::Mixed,
@@ -151,6 +159,7 @@ impl Image {
 pub(super) fn resolve(
     check: &mut Check,
     spec: &mut v1::JobSpec,
+    numerics: Numerics,
     groups: &[JobGroup],
     classes: usize,
 ) -> Result<Image, JobError> {
@@ -176,6 +185,7 @@ pub(super) fn resolve(
         tally: Tally::default(),
         view,
         mix,
+        numerics,
         format,
         limits,
     })

@@ -1,6 +1,6 @@
 //! The open jobs of a server.
 
-use super::{Job, JobError, hex, known_names, resolve};
+use super::{Draft, Executors, Job, JobError, chosen, hex, known_names, numerics, resolve};
 use crate::keeper::KeeperError;
 use crate::metrics;
 use crate::source::Source;
@@ -20,15 +20,31 @@ pub struct Jobs {
     sources: RwLock<Arc<BTreeMap<String, Arc<dyn Source>>>>,
     open: Mutex<BTreeMap<String, Arc<Job>>>,
     opening: Mutex<()>,
+    choosing: Mutex<()>,
     limit: AtomicUsize,
     store: store::Shared,
+    executors: Executors,
 }
 
 impl Jobs {
     /// No job yet; at most `limit` at a time, over `sources`; their mixtures are kept in `store`.
     pub fn new(sources: BTreeMap<String, Arc<dyn Source>>, limit: usize, store: store::Shared) -> Jobs {
         let (sources, limit) = (RwLock::new(Arc::new(sources)), AtomicUsize::new(limit));
-        Jobs { sources, open: Mutex::default(), opening: Mutex::default(), limit, store }
+        Jobs {
+            sources,
+            open: Mutex::default(),
+            opening: Mutex::default(),
+            choosing: Mutex::default(),
+            limit,
+            store,
+            executors: Executors::Cpu,
+        }
+    }
+
+    /// The same, on a server with these executors.
+    pub fn with_executors(mut self, executors: Executors) -> Jobs {
+        self.executors = executors;
+        self
     }
 
     /// Sources by name.
@@ -49,6 +65,21 @@ impl Jobs {
         self.limit.store(limit, Relaxed);
     }
 
+    /// What would be opened as `name`, over `sources`, with the numerics that this server can make; where they are still
+    /// to be measured, with those of a server with a device.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn draft(
+        &self,
+        name: &str,
+        mut spec: v1::JobSpec,
+        sources: &BTreeMap<String, Arc<dyn Source>>,
+    ) -> Result<Draft, JobError> {
+        numerics::settle(&mut spec, self.executors.device())?;
+        resolve(name, spec, sources)
+    }
+
     /// Opens `name` with `spec`, or attaches when the same spec is open; returns whether it was created. Without a spec
     /// it only attaches.
     ///
@@ -65,7 +96,7 @@ impl Jobs {
             return expect(name, &job.digest, expected).map(|()| (job, false));
         };
         // Resolving hashes indexes: not under the lock.
-        let draft = resolve(name, spec, &self.sources())?;
+        let draft = self.settled(name, spec, expected)?;
         expect(name, &draft.digest, expected)?;
         // One at a time: two keepers of one job would fight over its log. Beside the lock of the open ones: going on from a
         // long log takes a while, and everybody else looks jobs up.
@@ -95,6 +126,20 @@ impl Jobs {
         metrics::weights(name, job.feed.groups.iter().map(|g| (g.name.as_str(), g.weight)));
         tracing::info!(job = name, digest = hex(&job.digest), "job opened");
         Ok((job, true))
+    }
+
+    /// The draft of `spec` with numerics that are this server's from now on.
+    fn settled(&self, name: &str, spec: v1::JobSpec, expected: &[u8]) -> Result<Draft, JobError> {
+        let sources = self.sources();
+        match &self.executors {
+            Executors::Faster(measure) if numerics::is_open(&spec) => {
+                // Two that open the same job at once measure it once.
+                let _choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = self.lock().get(name).map(|job| job.digest);
+                chosen::chosen(name, &spec, &sources, (open, expected), &self.store, measure)
+            }
+            Executors::Cpu | Executors::Device | Executors::Faster(_) => self.draft(name, spec, &sources),
+        }
     }
 
     /// The open job called `name`.

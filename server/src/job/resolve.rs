@@ -2,10 +2,10 @@
 
 use super::check::Check;
 use super::{
-    Feed, Job, JobError, JobGroup, NUMERICS, Order, Pipeline,
+    Feed, Job, JobError, JobGroup, Order, Pipeline, TORCH,
     groups::{self, Expanded},
     held::{self, Held},
-    hex, learn, pictures, points, tokens,
+    hex, learn, numerics, pictures, points, tokens,
 };
 use crate::keeper::{Keeper, Live, Rules};
 use crate::mixture::{Costs, Entry, EntryKind, LastBatch, Sequence, Weights};
@@ -63,12 +63,9 @@ pub fn resolve(
     check.ensure((1..=128).contains(&name.len()) && name.chars().all(legal), "job", || {
         format!("is `{name}`, want 1 to 128 characters of A-Z a-z 0-9 . _ -")
     });
-    if spec.numerics.is_empty() {
-        spec.numerics = NUMERICS.into();
-    }
-    if spec.numerics != NUMERICS {
-        return Err(JobError::Numerics { asked: spec.numerics });
-    }
+    // Whether a device is there is looked at where jobs are opened: a file can be checked anywhere.
+    let device = spec.numerics == TORCH;
+    let numerics = numerics::settle(&mut spec, device)?;
     one_pipeline(&mut check, &spec);
     let Expanded { mut groups, classes, entries } = groups::expand(&mut check, &mut spec, sources)?;
     let mut held = held::split(&mut check, &mut spec, &mut groups);
@@ -77,7 +74,7 @@ pub fn resolve(
         (true, _) => Pipeline::Tokens(tokens::resolve(&mut check, &mut spec, &mut groups, &mut held)),
         (_, true) => Pipeline::Points(Box::new(points::resolve(&mut check, &mut spec, &groups))),
         (false, false) => {
-            let image = pictures::resolve(&mut check, &mut spec, &groups, classes.len())?;
+            let image = pictures::resolve(&mut check, &mut spec, numerics, &groups, classes.len())?;
             Pipeline::Image(Box::new(image))
         }
     };

@@ -67,6 +67,11 @@ pub fn of_job(error: &JobError) -> Status {
             let facts = [("expected", job::NUMERICS), ("found", asked.as_str())];
             with_facts(Code::FailedPrecondition, "OTHER_NUMERICS", error, &facts)
         }
+        JobError::NoDevice { built: true } => {
+            let facts = [("expected", job::NUMERICS), ("found", job::TORCH)];
+            with_facts(Code::FailedPrecondition, "OTHER_NUMERICS", error, &facts)
+        }
+        JobError::NoDevice { built: false } => status(Code::Unimplemented, "NOT_IN_THIS_BUILD", error),
         JobError::Unsupported(_) => status(Code::Unimplemented, "NOT_IN_THIS_BUILD", error),
         JobError::OtherDigest { open, given, .. } => {
             with_facts(Code::AlreadyExists, "OTHER_DIGEST", error, &[("expected", given), ("found", open)])
@@ -94,6 +99,8 @@ pub fn of_assemble(error: &AssembleError) -> Status {
         AssembleError::Union(_) | AssembleError::Voxels(_) | AssembleError::Missing(_) => {
             status(Code::FailedPrecondition, "SCENES_DO_NOT_FIT", error)
         }
+        // Another server may have a device that works.
+        AssembleError::Device(_) => status(Code::Unavailable, "DEVICE", error),
         AssembleError::Mixture(keeper) => of_keeper(keeper),
         AssembleError::Panic(_) => status(Code::Internal, "DEFECT", error),
     }

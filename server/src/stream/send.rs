@@ -4,7 +4,7 @@ use super::body::Out;
 use super::join::Join;
 use super::{Ask, Coming, Leave, Next, Reservation, ToStatus};
 use crate::assemble::{AssembleError, Block, Extent};
-use crate::job::NUMERICS;
+use crate::job::{MadeBy, Numerics};
 use crate::keeper::Mark;
 use crate::live::{self, Doing};
 use crate::metrics::{self, OpenStream, Stage, StreamEnd};
@@ -84,11 +84,15 @@ struct Open {
     begun: bool,
     /// Chunks that wait for the header: tensor, first byte, bytes.
     waiting: Vec<(u32, u64, Bytes)>,
+    /// What its rows hold, where that is known before they are made.
+    known: Option<Extent>,
     /// What the blocks so far hold.
     extent: Extent,
     /// Checksum and bytes so far of each large tensor.
     large: Vec<(u32, u64)>,
     replaced: Vec<v1::Replacement>,
+    /// Who mixed the blocks so far.
+    by: MadeBy,
     span: Span,
 }
 
@@ -192,9 +196,12 @@ impl Sender<'_> {
             extent: Extent::default(),
             large,
             replaced: Vec::new(),
+            by: MadeBy::default(),
+            known: extent,
             span,
         });
-        match extent {
+        // Who mixes the rows of a tolerant job is known with its first block.
+        match extent.filter(|_| self.ask.feed.numerics() != Numerics::Tolerant) {
             Some(extent) => self.header(extent).await,
             None => Ok(()),
         }
@@ -215,7 +222,7 @@ impl Sender<'_> {
             slot_begin: slots.start as u32,
             slot_end: slots.end as u32,
             tensors: wire::descriptors(&ask.feed, extent),
-            numerics: NUMERICS.into(),
+            numerics: ask.feed.numerics().told(batch.by).into(),
             mixture_seq: mark.seq,
             mixture_id: mark.mixture_id,
             cursor: ask.training.then(|| ask.job.cursor(step + 1, mark.branch, mark.seq)),
@@ -230,6 +237,11 @@ impl Sender<'_> {
     async fn block(&mut self, slot: u64, block: Block) -> Result<(), Gone> {
         let start = Instant::now();
         let batch = self.batch.as_mut().expect("a block follows its step");
+        batch.by = batch.by.and(block.by);
+        if let Some(known) = batch.known.filter(|_| !batch.begun) {
+            self.header(known).await?;
+        }
+        let batch = self.batch.as_mut().expect("it is still open");
         batch.blocks -= 1;
         let _sending = trace::part(&batch.span, "send");
         batch.extent = [batch.extent, block.extent].into_iter().sum();
@@ -271,7 +283,7 @@ impl Sender<'_> {
     async fn close(&mut self) -> Result<Option<(StreamEnd, Status)>, Gone> {
         let Some(batch) = self.batch.as_mut().filter(|batch| batch.blocks == 0) else { return Ok(None) };
         if !batch.begun {
-            let (extent, waiting) = (batch.extent, std::mem::take(&mut batch.waiting));
+            let (extent, waiting) = (batch.known.unwrap_or(batch.extent), std::mem::take(&mut batch.waiting));
             self.header(extent).await?;
             for (tensor, offset, bytes) in waiting {
                 self.chunks(tensor, offset, bytes).await?;
@@ -299,7 +311,7 @@ impl Sender<'_> {
             branch: batch.mark.branch,
             step: batch.step,
             mixture_seq: batch.mark.seq,
-            numerics: NUMERICS.into(),
+            numerics: ask.feed.numerics().told(batch.by).into(),
             plan_digest: plan_digest.to_vec().into(),
             rank: ask.rank,
             world_size: ask.world_size,

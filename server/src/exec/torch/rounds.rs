@@ -1,0 +1,131 @@
+//! From clean rows to mixed ones: round after round, list after list.
+
+use super::masks::{self, Join};
+use super::round::{List, Round};
+use super::{DeviceError, Torch, resample, upload};
+use crate::batch::{Dtype, Raster};
+use crate::exec::Format;
+use crate::plan::Row;
+use tch::{Kind, Tensor};
+
+/// Carries out `rows` on `clean` (row, plane, y, x, element; u8). The result has values 0..=255: u8 for an output of
+/// bytes, or as long as no op computed anything, else f32.
+pub(super) fn run(
+    torch: &mut Torch,
+    rows: &[Row],
+    clean: &Tensor,
+    format: &Format,
+) -> Result<Tensor, DeviceError> {
+    let bases: Vec<i64> = rows.iter().map(|row| i64::from(row.base)).collect();
+    let mut work = Work {
+        clean,
+        raster: &format.raster,
+        rounds: format.dtype == Dtype::U8,
+        rows: rows.len(),
+        made: gather(torch, clean, &bases)?,
+        owned: false,
+    };
+    let rounds = rows.iter().map(|row| row.ops.len()).max().unwrap_or(0);
+    for number in 0..rounds {
+        work.round(torch, &Round::new(rows, number))?;
+    }
+    Ok(work.made)
+}
+
+/// Rows of a chunk while they are made.
+struct Work<'a> {
+    clean: &'a Tensor,
+    raster: &'a Raster,
+    /// Values become bytes again after each op.
+    rounds: bool,
+    rows: usize,
+    made: Tensor,
+    /// `made` shares no memory with `clean`.
+    owned: bool,
+}
+
+impl Work<'_> {
+    fn round(&mut self, torch: &mut Torch, round: &Round<'_>) -> Result<(), DeviceError> {
+        let raster = self.raster;
+        self.list(torch, &round.fades, |torch, of| masks::fades(torch, of))?;
+        self.list(torch, &round.crosses, |torch, of| masks::crosses(torch, of, raster))?;
+        self.list(torch, &round.cells, |torch, of| masks::cells(torch, of, raster))?;
+        self.list(torch, &round.ranks, |torch, of| masks::ranks(torch, of, raster))?;
+        self.list(torch, &round.ramps, |torch, of| masks::ramps(torch, of, raster))?;
+        self.list(torch, &round.bumps, |torch, of| masks::bumps(torch, of, raster))?;
+        self.list(torch, &round.weights, |torch, of| masks::weights(torch, of, raster))?;
+        if !round.moves.of.is_empty() {
+            let join = masks::boxes(torch, &round.moves.of, raster)?;
+            let partners = resample::moved(torch, self.clean, &round.moves, raster)?;
+            self.join(torch, &round.moves.at, &partners, &join)?;
+        }
+        if !round.scales.of.is_empty() {
+            let join = masks::boxes(torch, &round.scales.of, raster)?;
+            let partners = gather(torch, self.clean, &round.scales.src)?;
+            let mut partners = resample::scaled(torch, &partners, &round.scales.of, raster)?;
+            if self.rounds {
+                partners = partners.f_round_()?.f_to_kind(Kind::Uint8)?;
+            }
+            self.join(torch, &round.scales.at, &partners, &join)?;
+        }
+        Ok(())
+    }
+
+    /// Joins the rows of `list` with their partners as they are.
+    fn list<T>(
+        &mut self,
+        torch: &mut Torch,
+        list: &List<T>,
+        join: impl FnOnce(&mut Torch, &[T]) -> Result<Join, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        if list.of.is_empty() {
+            return Ok(());
+        }
+        let join = join(torch, &list.of)?;
+        let partners = gather(torch, self.clean, &list.src)?;
+        self.join(torch, &list.at, &partners, &join)
+    }
+
+    /// Joins the rows `at` with `partners`.
+    fn join(&mut self, torch: &Torch, at: &[i64], partners: &Tensor, join: &Join) -> Result<(), DeviceError> {
+        if at.len() == self.rows {
+            self.made = self.joined(&self.made, partners, join)?;
+            self.owned = true;
+            return Ok(());
+        }
+        let places = upload::places(torch.device, at, &[at.len() as i64])?;
+        let some = self.joined(&self.made.f_index_select(0, &places)?, partners, join)?;
+        // Rows of one chunk share a type: the first computed float makes floats of all of them.
+        let floats = some.kind() != self.made.kind();
+        if floats || !self.owned {
+            let kind = if floats { Kind::Float } else { some.kind() };
+            self.made = self.made.f_to_dtype(kind, false, true)?;
+            self.owned = true;
+        }
+        let _ = self.made.f_index_copy_(0, &places, &some.f_to_kind(self.made.kind())?)?;
+        Ok(())
+    }
+
+    fn joined(&self, own: &Tensor, partners: &Tensor, join: &Join) -> Result<Tensor, DeviceError> {
+        match join {
+            Join::Show(mask) => Ok(partners.f_where_self(mask, own)?),
+            Join::Weigh(weight, rest) => {
+                let mut sum = own.f_mul(weight)?.f_addcmul_(partners, rest)?;
+                match self.rounds {
+                    true => Ok(sum.f_round_()?.f_to_kind(Kind::Uint8)?),
+                    false => Ok(sum),
+                }
+            }
+        }
+    }
+}
+
+/// Rows `which` of `clean`; a view of them where they follow each other.
+fn gather(torch: &Torch, clean: &Tensor, which: &[i64]) -> Result<Tensor, DeviceError> {
+    let first = which.first().copied().unwrap_or(0);
+    if which.iter().zip(first..).all(|(row, next)| *row == next) {
+        return Ok(clean.f_narrow(0, first, which.len() as i64)?);
+    }
+    let which = upload::places(torch.device, which, &[which.len() as i64])?;
+    Ok(clean.f_index_select(0, &which)?)
+}
