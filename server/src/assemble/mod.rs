@@ -22,6 +22,7 @@ pub use tokens::{TokenRow, tokens};
 use crate::batch::{Piece, SampleId};
 use crate::decode::DecodeError;
 use crate::exec::device::{DeviceError, Worker};
+use crate::exec::mixer::MixerError;
 use crate::exec::points::{columns::Missing, union::UnionError, voxel::VoxelError};
 use crate::job::{Feed, MadeBy, Pipeline, Place};
 use crate::keeper::KeeperError;
@@ -113,6 +114,9 @@ pub enum AssembleError {
     /// The server's device does not mix it, and the job allows no other executor.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A mixer of the job makes no mask of a pair.
+    #[error(transparent)]
+    Mixer(#[from] MixerError),
     /// A defect of ours; the block is lost, the server is not.
     #[error("internal error while making a block: {0}")]
     Panic(String),
@@ -273,7 +277,8 @@ impl Assembler {
                 let encoded: u64 =
                     at.places.iter().map(|p| feed.size(p.id).min(image.limits.max_bytes)).sum();
                 let clean = at.places.len() * image.format.raster.len();
-                (encoded as usize + clean, feed.rows_of(at.places.len()) * image.bytes())
+                let rows = feed.rows_of(at.places.len());
+                (encoded as usize + clean + rows * image.mask_bytes(), rows * image.bytes())
             }
             Pipeline::Tokens(rule) => (0, tokens::bytes(rule, tokens::extent(rule, &at.places))),
             Pipeline::Points(rule) => points::cost(feed, rule, at),
@@ -284,7 +289,8 @@ impl Assembler {
     pub fn slot_cost(feed: &Feed) -> (usize, usize) {
         match &feed.pipeline {
             Pipeline::Image(image) => {
-                (image.format.raster.len() + image.mean_record_bytes as usize, image.bytes())
+                let making = image.format.raster.len() + image.mean_record_bytes as usize;
+                (making + image.mask_bytes(), image.bytes())
             }
             Pipeline::Tokens(rule) => {
                 let (tokens, pieces) = (u64::from(rule.seq_len), u64::from(rule.most_pieces()));

@@ -5,7 +5,11 @@ use super::replace::{self, Refusal, Sample, Slot, Slots, settle};
 use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slab, Slabs, planned};
 use crate::batch::{Piece, flags};
 use crate::decode::{Decoder, peek};
-use crate::exec::{self, device::Worker};
+use crate::exec::{
+    self,
+    device::Worker,
+    mixer::{self, Place as Where},
+};
 use crate::job::{Feed, Image, Order, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{Plan, view};
@@ -97,7 +101,12 @@ pub fn show_read(
 ) -> Result<Option<Shown>, AssembleError> {
     let mut clean = vec![0; at.places.len() * image.format.raster.len()];
     let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(None) };
-    let plan = plan(feed, image, at, &samples);
+    let mut plan = plan(feed, image, at, &samples);
+    if mixer::is_asked(&plan.rows) {
+        // On the processor: who looks at a batch once more takes no time of a device.
+        let block = (&clean[..], &image.format.raster);
+        plan.rows = mixer::realise(&image.mixers, &mut plan.rows, block, Where::Cpu)?;
+    }
     Ok(Some((clean, samples, plan)))
 }
 

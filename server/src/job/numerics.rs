@@ -71,14 +71,19 @@ impl MadeBy {
 }
 
 /// Fills in the numerics of a spec that says none, on a server with a `device` or without: pictures are mixed by a device
-/// where there is one.
+/// where there is one, and otherwise by the CPU, with masks of mixers made by libtorch all the same.
 ///
 /// # Errors
 /// [`JobError::NoDevice`] for a job that this server cannot mix, [`JobError::Numerics`] for numerics that nobody has.
 pub(super) fn settle(spec: &mut v1::JobSpec, device: bool) -> Result<Numerics, JobError> {
     let pictures = spec.tokens.is_none() && spec.points.is_none();
     if spec.numerics.is_empty() {
-        spec.numerics = if device && pictures { TORCH } else { NUMERICS }.into();
+        let names = match (device && pictures, super::pictures::names_mixer(spec)) {
+            (true, _) => TORCH,
+            (false, true) => TOLERANT,
+            (false, false) => NUMERICS,
+        };
+        spec.numerics = names.into();
     }
     let numerics =
         Numerics::named(&spec.numerics).ok_or_else(|| JobError::Numerics { asked: spec.numerics.clone() })?;

@@ -3,14 +3,20 @@
 use super::{JobError, JobGroup, MAX_BATCH, Numerics, check::Check, mix};
 use crate::batch::{Dtype, Layout, Raster};
 use crate::decode::Limits;
-use crate::exec::Format;
+use crate::exec::{
+    Format,
+    mixer::{Mixer, Mixers},
+};
 use crate::plan::block::{Granularity, MixRule};
 use crate::plan::fields::Bank;
-use crate::plan::image;
 use crate::plan::view::{self, CropRule, EraseRule, JitterRule, ViewRule};
+use crate::plan::{Policy, image};
 use crate::rng::Stream;
 use mixfeed_proto as v1;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Largest side of an output image.
 const MAX_SIDE: u32 = 8_192;
@@ -24,6 +30,8 @@ pub struct Image {
     pub view: ViewRule,
     /// Mixing.
     pub mix: MixRule,
+    /// Mixers by the number that plans name.
+    pub mixers: Vec<Arc<Mixer>>,
     /// Rules that rows are mixed by.
     pub numerics: Numerics,
     /// Output.
@@ -81,6 +89,12 @@ impl Image {
         self.format.raster.len() * self.format.dtype.size()
     }
 
+    /// Bytes of the mask of one image while it is made by a mixer; 0 for jobs without.
+    pub fn mask_bytes(&self) -> usize {
+        let pixels = self.format.raster.height * self.format.raster.width;
+        if self.mixers.is_empty() { 0 } else { pixels * size_of::<f32>() }
+    }
+
     /// Shape of one image on the wire.
     pub fn shape(&self) -> [u64; 3] {
         let Raster { height, width, planes, step } = self.format.raster;
@@ -95,6 +109,7 @@ impl Image {
         Image {
             view: view::plain(&self.view),
             mix: none,
+            mixers: Vec::new(),
             numerics: self.numerics,
             format: self.format.clone(),
             labels: LabelRule { smoothing: 0.0, ..self.labels },
@@ -117,16 +132,25 @@ pub(super) fn resolve(
     check: &mut Check,
     spec: &mut v1::JobSpec,
     numerics: Numerics,
-    groups: &[JobGroup],
-    classes: usize,
+    (groups, classes): (&[JobGroup], usize),
+    mixers: &Mixers,
 ) -> Result<Image, JobError> {
+    if !cfg!(feature = "libtorch") && names_mixer(spec) {
+        let what = "a policy with a mixer (`learned`) needs the feature `libtorch`, which";
+        return Err(JobError::Unsupported(what.into()));
+    }
     let view = view(check, spec);
     let mut output = spec.output.unwrap_or_default();
     let (format, dense) = output_rule(check, &mut output, spec.image.as_ref())?;
     spec.output = Some(output);
     check.ensure(!dense || classes > 0, "output.labels", || "is dense, but no group has classes".into());
     dense_fits(check, "output.labels", dense, spec.global_batch.clamp(1, MAX_BATCH), classes);
-    let (mix, smoothing) = mix::resolve(check, spec, image::POLICIES);
+    let policies: Vec<&dyn Policy> = image::all().collect();
+    let mix::Mixing { rule: mix, smoothing, mixers } =
+        mix::resolve(check, spec, &mix::Known { policies: &policies, mixers });
+    check.ensure(mixers.is_empty() || numerics != Numerics::Cpu, "numerics", || {
+        "is `cpu-1`, but mixers are run by libtorch, whose bits differ between processors; want `torch-1` or `tolerant`".into()
+    });
     let limits = limits(check, spec);
     let max_bad = *spec.max_bad_fraction.get_or_insert(0.01);
     check.within("max_bad_fraction", max_bad, 0.0, 1.0);
@@ -140,10 +164,17 @@ pub(super) fn resolve(
         tally: Tally::default(),
         view,
         mix,
+        mixers,
         numerics,
         format,
         limits,
     })
+}
+
+/// Whether a policy of the spec is mixed by a network of the operator.
+pub(super) fn names_mixer(spec: &v1::JobSpec) -> bool {
+    let policies = spec.mix.iter().flat_map(|mix| &mix.policies);
+    policies.filter_map(|given| image::by_name(&given.name)).any(|policy| policy.mixer().is_some())
 }
 
 /// Dense labels are collected before they are sent: they must be small.

@@ -3,7 +3,10 @@
 use super::pictures::{self, Tally};
 use super::{JobGroup, MAX_BATCH, check::Check, mix};
 use crate::cloud;
-use crate::exec::points::columns::{Feature, width};
+use crate::exec::{
+    mixer::Mixers,
+    points::columns::{Feature, width},
+};
 use crate::plan::block::{Granularity, MixRule, Pairing};
 use crate::plan::fields::Bank;
 use crate::plan::points;
@@ -198,7 +201,8 @@ impl Points {
 pub(super) fn resolve(check: &mut Check, spec: &mut v1::JobSpec, groups: &[JobGroup]) -> Points {
     let mut given = spec.points.clone().unwrap_or_default();
     let scene = scene(check, &mut given);
-    let (mix, smoothing) = mix::resolve(check, spec, points::POLICIES);
+    let known = mix::Known { policies: points::POLICIES, mixers: &Mixers::new() };
+    let mix::Mixing { rule: mix, smoothing, .. } = mix::resolve(check, spec, &known);
     check.ensure(smoothing == 0.0, "mix.smoothing", || {
         "is of pictures' labels, want none with `points`".into()
     });

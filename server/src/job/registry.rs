@@ -1,6 +1,7 @@
 //! The open jobs of a server.
 
-use super::{Draft, Job, JobError, hex, known_names, numerics, resolve};
+use super::{Draft, Job, JobError, hex, known_names, numerics, resolve_with};
+use crate::exec::mixer::Mixers;
 use crate::keeper::KeeperError;
 use crate::metrics;
 use crate::source::Source;
@@ -23,18 +24,26 @@ pub struct Jobs {
     limit: AtomicUsize,
     store: store::Shared,
     device: bool,
+    mixers: Mixers,
 }
 
 impl Jobs {
     /// No job yet; at most `limit` at a time, over `sources`; their mixtures are kept in `store`.
     pub fn new(sources: BTreeMap<String, Arc<dyn Source>>, limit: usize, store: store::Shared) -> Jobs {
         let (sources, limit) = (RwLock::new(Arc::new(sources)), AtomicUsize::new(limit));
-        Jobs { sources, open: Mutex::default(), opening: Mutex::default(), limit, store, device: false }
+        let (open, opening) = (Mutex::default(), Mutex::default());
+        Jobs { sources, open, opening, limit, store, device: false, mixers: Mixers::new() }
     }
 
     /// The same, on a server with a device, or without.
     pub fn with_device(mut self, device: bool) -> Jobs {
         self.device = device;
+        self
+    }
+
+    /// The same, with mixers.
+    pub fn with_mixers(mut self, mixers: Mixers) -> Jobs {
+        self.mixers = mixers;
         self
     }
 
@@ -67,7 +76,7 @@ impl Jobs {
         sources: &BTreeMap<String, Arc<dyn Source>>,
     ) -> Result<Draft, JobError> {
         numerics::settle(&mut spec, self.device)?;
-        resolve(name, spec, sources)
+        resolve_with(name, spec, sources, &self.mixers)
     }
 
     /// Opens `name` with `spec`, or attaches when the same spec is open; returns whether it was created. Without a spec
