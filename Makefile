@@ -133,8 +133,9 @@ lint-torch: $(TORCH_VENV)/ready
 	$(with_torch) cargo clippy --package mixfeed-server --all-targets --features otel,libtorch -- -D warnings
 
 test-torch-rust: $(TORCH_VENV)/ready
-	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --lib exec::
-	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --test device --test refused
+	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --lib -- exec:: plan:: job::
+	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch \
+		--test device --test learned --test refused
 
 # The program with the libtorch executor: target/release/mixfeed. It finds libtorch by LD_LIBRARY_PATH.
 build-torch: setup $(TORCH_VENV)/ready

@@ -147,6 +147,13 @@ impl Args {
         Ok(args)
     }
 
+    /// The same with a number that no spec gives: what the server knows of a thing that the spec names.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: f64) -> Args {
+        self.numbers.push((name, value));
+        self
+    }
+
     /// Value of a declared number.
     ///
     /// # Panics

@@ -60,12 +60,22 @@ pub struct Server {
     pub state: Option<String>,
     /// `[server.limits]`.
     pub limits: Limits,
+    /// `[server.mixers.NAME]`: networks for the policy `learned`; with `--features libtorch` only.
+    pub mixers: BTreeMap<String, Mixer>,
     /// File of tokens, relative to the file; without one everybody may do everything.
     pub tokens: Option<PathBuf>,
     /// `[server.tls]`: TCP addresses speak TLS.
     pub tls: Option<Tls>,
     /// Lets TCP addresses other than loopback speak plaintext.
     pub allow_plaintext: bool,
+}
+
+/// `[server.mixers.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mixer {
+    /// JSON file that names the modules beside it, relative to the file.
+    pub manifest: PathBuf,
 }
 
 /// `[server.tls]`: files in PEM, relative to the file.
@@ -97,6 +107,7 @@ impl Default for Server {
             page_pictures: true,
             state: None,
             limits: Limits::default(),
+            mixers: BTreeMap::new(),
             tokens: None,
             tls: None,
             allow_plaintext: false,
@@ -126,9 +137,15 @@ impl Server {
         self.listen.iter().all(|address| is_local(address))
     }
 
+    /// Names of mixers with their manifests.
+    pub fn mixers(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.mixers.iter().map(|(name, mixer)| (name.as_str(), mixer.manifest.as_path()))
+    }
+
     /// Makes paths relative to `base`, the folder of the file, relative to here.
     pub fn rebase(&mut self, base: &Path) {
-        let Server { tokens, tls, .. } = self;
+        let Server { tokens, tls, mixers, .. } = self;
+        mixers.values_mut().for_each(|mixer| mixer.manifest = base.join(&mixer.manifest));
         let tls = tls
             .iter_mut()
             .flat_map(|tls| [&mut tls.cert, &mut tls.key].into_iter().chain(&mut tls.client_ca));
@@ -139,7 +156,7 @@ impl Server {
 
     /// The first value that does not fit, with its key: (key, what is there and what is wanted).
     pub fn misfit(&self) -> Option<(&'static str, String)> {
-        let Server { listen, threads, readers, memory, prefetch, max_prefetch, max_jobs, .. } = self;
+        let Server { listen, threads, readers, memory, prefetch, max_prefetch, max_jobs, mixers, .. } = self;
         if listen.is_empty() {
             return Some(("listen", "is empty, want at least one address".into()));
         }
@@ -153,6 +170,9 @@ impl Server {
         }
         if !(1..=1000).contains(max_jobs) {
             return Some(("max_jobs", format!("is {max_jobs}, want 1..=1000")));
+        }
+        if mixers.keys().any(String::is_empty) {
+            return Some(("mixers", "has a mixer without a name".into()));
         }
         if let Some(misfit) = self.limits.misfit() {
             return Some(misfit);
@@ -349,10 +369,11 @@ mod tests {
 
     #[test]
     fn paths_are_relative_to_the_file() {
-        let text = "[server]\ntokens = \"t\"\n[server.tls]\ncert = \"/c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+        let text = "[server]\ntokens = \"t\"\nmixers = { m = { manifest = \"m/manifest.json\" } }\n[server.tls]\ncert = \"/c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
         let mut server = Config::parse(text, Path::new("x")).unwrap().server;
         server.rebase(Path::new("etc"));
         assert_eq!(server.tokens, Some("etc/t".into()));
+        assert_eq!(server.mixers().collect::<Vec<_>>(), [("m", Path::new("etc/m/manifest.json"))]);
         let tls = Tls { cert: "/c".into(), key: "etc/k".into(), client_ca: Some("etc/a".into()) };
         assert_eq!(server.tls, Some(tls));
         let e = error("[server.tls]\ncert = \"c\"\n");
@@ -373,6 +394,8 @@ mod tests {
         assert!(e.contains("line 3: `server.max_prefetch`"), "{e}");
         let e = error("[server]\n[server.limits]\n\nidle_timeout = 0\n");
         assert!(e.contains("line 4: `server.limits.idle_timeout` is 0, want 1..=31536000"), "{e}");
+        let e = error("[server.mixers.m]\nmanifest = \"m\"\npath = \"x\"\n");
+        assert!(e.contains("line 3") && e.contains("path"), "{e}");
         let e = error("[jobs.a]\nglobal_batch = \"many\"\n");
         assert!(e.contains("line 2"), "{e}");
         let e = error("[jobs.a.output]\nlayout = \"nchv\"\n");

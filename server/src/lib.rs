@@ -67,6 +67,9 @@ pub enum StartError {
     /// A device that cannot be used.
     #[error("`server.device`: {0}")]
     Device(#[from] exec::device::DeviceError),
+    /// A mixer that cannot be used.
+    #[error("`server.mixers`: {0}")]
+    Mixer(#[from] exec::mixer::MixerError),
     /// An address that others can reach and that would speak plaintext.
     #[error(
         "`{0}` can be reached by other machines and would speak plaintext: give it a certificate in [server.tls], listen \
@@ -135,6 +138,7 @@ impl StartError {
         match self {
             StartError::Device(error) => error.is_choice(),
             StartError::Job { .. }
+            | StartError::Mixer(_)
             | StartError::Plaintext(_)
             | StartError::Tokens(_)
             | StartError::Tls(_) => true,
@@ -217,16 +221,13 @@ pub async fn start(
         None | Some("") => store::memory(),
         Some(path) => store::open(Path::new(path))?,
     };
-    // A driver may take seconds.
-    let wanted = settings.device;
-    let device = tokio::task::spawn_blocking(move || exec::device::start(wanted)).await;
-    let device = device.map_err(|lost| exec::device::DeviceError::Failed(lost.to_string()))??;
-    tracing::info!(device = %wanted, used = device.is_some(), "pictures are mixed");
+    let (device, mixers) = devices(settings).await?;
     let assembler = Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?;
     let assembler = assembler.with_device(device);
-    let executors = executors(wanted, &assembler);
+    let executors = executors(settings.device, &assembler);
+    let jobs = job::Jobs::new(sources, settings.max_jobs, store).with_executors(executors);
     let shared = Arc::new(Shared {
-        jobs: Arc::new(job::Jobs::new(sources, settings.max_jobs, store).with_executors(executors)),
+        jobs: Arc::new(jobs.with_mixers(mixers)),
         assembler,
         memory: stream::Memory::new(settings.memory.0),
         limits: RwLock::new(stream_limits(settings)),
@@ -262,6 +263,24 @@ pub async fn start(
         ended.send_replace(true);
     });
     Ok(Running { endpoints, http, shared, stamps, done })
+}
+
+/// The device of the settings, unless the CPU does its work, and the mixers.
+async fn devices(
+    settings: &config::Server,
+) -> Result<(Option<exec::device::Worker<assemble::Slab>>, exec::mixer::Mixers), StartError> {
+    let (wanted, declared) = (settings.device, settings.mixers.clone());
+    // A driver may take seconds, and so may a network.
+    let started = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+        let device = exec::device::start(wanted)?;
+        let place = if device.is_some() { wanted } else { exec::device::Device::Cpu };
+        let declared = declared.iter().map(|(name, mixer)| (name.as_str(), mixer.manifest.as_path()));
+        Ok((device, exec::mixer::open(declared, place)?))
+    });
+    let lost = |lost: tokio::task::JoinError| exec::device::DeviceError::Failed(lost.to_string());
+    let (device, mixers) = started.await.map_err(lost)??;
+    tracing::info!(device = %wanted, used = device.is_some(), "pictures are mixed");
+    Ok((device, mixers))
 }
 
 /// What pages for people look at.

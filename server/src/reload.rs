@@ -353,6 +353,7 @@ fn fixed_settings(old: &Server, new: &Server) -> Vec<String> {
         tokens,
         tls,
         allow_plaintext,
+        mixers,
         limits: _,
         page_pictures,
     } = old;
@@ -363,6 +364,7 @@ fn fixed_settings(old: &Server, new: &Server) -> Vec<String> {
         ("http", *http != new.http, "addresses are bound at the start"),
         ("threads", *threads != new.threads, "threads are made at the start"),
         ("device", *device != new.device, "it is opened at the start"),
+        ("mixers", *mixers != new.mixers, "they are loaded at the start, and jobs are pinned to them"),
         ("readers", *readers != new.readers, "threads are made at the start"),
         ("memory", *memory != new.memory, "streams were promised parts of it"),
         ("reflection", *reflection != new.reflection, "services are set at the start"),

@@ -69,6 +69,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("fast_image_resize", &["decode"]),
     ("rand_chacha", &["rng"]),
     ("tch", &["exec"]),
+    ("sha2", &["exec"]),
     ("rayon", &["assemble", "cli", "cloud", "exec", "source"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),

@@ -23,6 +23,7 @@ pub use tokens::{TokenRow, tokens};
 use crate::batch::{Piece, SampleId};
 use crate::decode::DecodeError;
 use crate::exec::device::{DeviceError, Worker};
+use crate::exec::mixer::MixerError;
 use crate::exec::points::{columns::Missing, union::UnionError, voxel::VoxelError};
 use crate::job::{Feed, MadeBy, Pipeline, Place};
 use crate::keeper::KeeperError;
@@ -114,6 +115,9 @@ pub enum AssembleError {
     /// The server's device does not mix it, and the job allows no other executor.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A mixer of the job makes no mask of a pair.
+    #[error(transparent)]
+    Mixer(#[from] MixerError),
     /// A defect of ours; the block is lost, the server is not.
     #[error("internal error while making a block: {0}")]
     Panic(String),
@@ -292,9 +296,10 @@ impl Assembler {
             Pipeline::Image(image) => {
                 let encoded: u64 =
                     at.places.iter().map(|p| feed.size(p.id).min(image.limits.max_bytes)).sum();
+                let rows = feed.rows_of(at.places.len());
                 let clean = rows::clean_bytes(image, at.places.len());
-                let sent = image.sent(at.places.len(), feed.rows_of(at.places.len()));
-                (encoded as usize + clean, sent.0 + sent.1)
+                let sent = image.sent(at.places.len(), rows);
+                (encoded as usize + clean + rows * image.mask_bytes(), sent.0 + sent.1)
             }
             Pipeline::Tokens(rule) => (0, tokens::bytes(rule, tokens::extent(rule, &at.places))),
             Pipeline::Points(rule) => points::cost(feed, rule, at),
@@ -308,7 +313,7 @@ impl Assembler {
                 let block = feed.mix_block.max(1) as usize;
                 let clean = rows::clean_bytes(image, block) / block;
                 let sent = image.sent(1, 1);
-                (clean + image.mean_record_bytes as usize, sent.0 + sent.1)
+                (clean + image.mean_record_bytes as usize + image.mask_bytes(), sent.0 + sent.1)
             }
             Pipeline::Tokens(rule) => {
                 let (tokens, pieces) = (u64::from(rule.seq_len), u64::from(rule.most_pieces()));

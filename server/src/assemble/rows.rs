@@ -7,6 +7,7 @@ use crate::batch::{CHANNELS, Crop, Peek, Piece, flags};
 use crate::decode::{Decoder, Region, Resampler, peek};
 use crate::exec;
 use crate::exec::device::{Input, MOST_SHRUNK, Picture, Task, Worker};
+use crate::exec::mixer::{self, Place as Where};
 use crate::job::{Feed, Image, Numerics, Order, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{Plan, view, view::View};
@@ -154,7 +155,12 @@ pub fn show_read(
 ) -> Result<Option<Shown>, AssembleError> {
     let mut clean = vec![0; at.places.len() * image.format.raster.len()];
     let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(None) };
-    let plan = plan(feed, image, at, &samples);
+    let mut plan = plan(feed, image, at, &samples);
+    if mixer::is_asked(&plan.rows) {
+        // On the processor: who looks at a batch once more takes no time of a device.
+        let block = (&clean[..], &image.format.raster);
+        plan.rows = mixer::realise(&image.mixers, &mut plan.rows, block, Where::Cpu)?;
+    }
     Ok(Some((clean, samples, plan)))
 }
 

@@ -6,6 +6,7 @@ use crate::batch::Crop;
 use crate::cloud;
 use crate::config::Config;
 use crate::decode::{DecodeError, Decoder, Limits, peek};
+use crate::exec::{device::Device, mixer};
 use crate::source::{Corpus, Source, SourceError};
 use crate::{Guards, job, store};
 use anyhow::bail;
@@ -38,13 +39,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut config = Config::load(&args.config)?;
     config.server.rebase(args.config.parent().unwrap_or(Path::new(".")));
     Guards::read(&config.server)?;
+    let mixers = mixer::open(config.server.mixers(), Device::Cpu)?;
     let sources = serve::open(&config.sources, &args.config)?;
     let mut wrong = 0;
     for (name, source) in &sources {
         wrong += check_source(name, source.as_ref(), args.records);
     }
     for (name, spec) in config.jobs {
-        match job::resolve(&name, spec, &sources).and_then(|draft| draft.open(&store::memory())) {
+        match job::resolve_with(&name, spec, &sources, &mixers).and_then(|draft| draft.open(&store::memory()))
+        {
             Ok(job) => describe(&job, &config.server),
             Err(error) => {
                 say!("job {name}: {error}");

@@ -2,11 +2,18 @@
 
 use super::{clouds::Clouds, photos, serve, sheet::Shown, tiles};
 use crate::config::Config;
+use crate::exec::{
+    device::Device,
+    mixer::{self, Mixers},
+};
 use crate::plan::points;
 use crate::{job, picture, store};
 use anyhow::{Context, bail};
 use mixfeed_proto as v1;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -37,11 +44,14 @@ pub struct Args {
 /// Draws a contact sheet.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let scenes = points::POLICIES.iter().any(|policy| policy.name() == args.policy);
+    let mut mixers = Mixers::new();
     let (sources, group) = match &args.config {
         None if scenes => (tiles::sources()?, None),
         None => (photos::sources(), None),
         Some(file) => {
-            let config = Config::load(file)?;
+            let mut config = Config::load(file)?;
+            config.server.rebase(file.parent().unwrap_or(Path::new(".")));
+            mixers = mixer::open(config.server.mixers(), Device::Cpu)?;
             let sources = serve::open(&config.sources, file)?;
             let first = sources.keys().next().cloned().context("the config declares no source")?;
             (sources, Some(args.group.clone().unwrap_or(first)))
@@ -56,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(group) = group {
         spec.groups[0].group = group;
     }
-    let job = job::resolve("preview", spec, &sources)?.open(&store::memory())?;
+    let job = job::resolve_with("preview", spec, &sources, &mixers)?.open(&store::memory())?;
     let subtitle = job.spec.mix.as_ref().and_then(|m| m.policies.first()).map(describe).unwrap_or_default();
     let title = format!("mixfeed: {}", args.policy);
     let png = match scenes {

@@ -64,10 +64,13 @@ impl LineScratch {
                 self.weigh(step, columns[..width].iter().map(|c| 1.0 - rows[y] * c));
             }
             Mask::Weights(weights) => self.weigh(step, weights[y * width..][..width].iter().copied()),
+            Mask::Learned { .. } => panic!("a mixer makes its masks before rows are mixed"),
         }
         match mask {
             Mask::Cells { .. } | Mask::Lattice { .. } | Mask::Ranks { soft: 0, .. } => Line::Runs(&self.runs),
-            Mask::Ranks { .. } | Mask::Bump { .. } | Mask::Weights(_) => Line::Weights(&self.weights),
+            Mask::Ranks { .. } | Mask::Bump { .. } | Mask::Weights(_) | Mask::Learned { .. } => {
+                Line::Weights(&self.weights)
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod finish;
 mod kernel;
 pub mod labels;
 mod mask;
+pub mod mixer;
 pub mod points;
 mod simd;
 mod taps;
@@ -64,7 +65,7 @@ pub fn finish(view: &View, decoded: &[u8], raster: &Raster, scratch: &mut Vec<u8
 ///
 /// # Panics
 /// When the plan does not fit the block: a row beyond `clean`, a rectangle beyond the raster, a mask of another size,
-/// or a `dtype` that no picture has. Plans are drawn for the raster, so these would be faults of the caller.
+/// a learned mask that [`mixer::realise`] was not asked for, or a `dtype` that no picture has. Plans are drawn for the raster, so these would be faults of the caller.
 pub fn run(row: &Row, clean: &[u8], format: &Format, scratch: &mut Scratch, out: &mut [u8]) {
     run_at(Level::best(), row, clean, format, scratch, out);
 }

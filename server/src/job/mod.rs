@@ -23,7 +23,7 @@ pub use order::{Order, Place, places};
 pub use pictures::{Image, LabelRule, Tally};
 pub use points::{Attribute, Labels, Points, VoxelPick, VoxelRule};
 pub use registry::Jobs;
-pub use resolve::{Draft, MAX_BATCH, resolve};
+pub use resolve::{Draft, MAX_BATCH, resolve, resolve_with};
 pub use tokens::Tokens;
 
 use crate::batch::SampleId;

@@ -70,9 +70,9 @@ impl MadeBy {
     }
 }
 
-/// Whether a spec leaves its numerics to a server that has more than one.
+/// Whether a spec leaves its numerics to a server that has more than one. What mixers make is libtorch's anyway.
 pub(super) fn is_open(spec: &v1::JobSpec) -> bool {
-    spec.numerics.is_empty() && is_mixed(spec)
+    spec.numerics.is_empty() && is_mixed(spec) && !super::pictures::names_mixer(spec)
 }
 
 /// Whether the server mixes pictures for a job: the trainer mixes those of a recipe.
@@ -82,14 +82,19 @@ fn is_mixed(spec: &v1::JobSpec) -> bool {
 }
 
 /// Fills in the numerics of a spec that says none, on a server with a `device` or without: pictures are mixed by a device
-/// where there is one.
+/// where there is one, and otherwise by the CPU, with masks of mixers made by libtorch all the same.
 ///
 /// # Errors
 /// [`JobError::NoDevice`] for a job that this server cannot mix, [`JobError::Numerics`] for numerics that nobody has.
 pub(super) fn settle(spec: &mut v1::JobSpec, device: bool) -> Result<Numerics, JobError> {
     let pictures = spec.tokens.is_none() && spec.points.is_none();
     if spec.numerics.is_empty() {
-        spec.numerics = if device && is_mixed(spec) { TORCH } else { NUMERICS }.into();
+        let names = match (device && is_mixed(spec), super::pictures::names_mixer(spec)) {
+            (true, _) => TORCH,
+            (false, true) => TOLERANT,
+            (false, false) => NUMERICS,
+        };
+        spec.numerics = names.into();
     }
     let numerics =
         Numerics::named(&spec.numerics).ok_or_else(|| JobError::Numerics { asked: spec.numerics.clone() })?;

@@ -3,14 +3,20 @@
 use super::{JobError, JobGroup, MAX_BATCH, Numerics, check::Check, mix};
 use crate::batch::{Dtype, Layout, Raster};
 use crate::decode::Limits;
-use crate::exec::Format;
+use crate::exec::{
+    Format,
+    mixer::{Mixer, Mixers},
+};
 use crate::plan::block::{Granularity, MixRule};
 use crate::plan::fields::Bank;
 use crate::plan::view::{self, CropRule, EraseRule, JitterRule, ViewRule};
-use crate::plan::{image, recipe};
+use crate::plan::{Policy, image, recipe};
 use crate::rng::Stream;
 use mixfeed_proto as v1;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Largest side of an output image.
 const MAX_SIDE: u32 = 8_192;
@@ -26,6 +32,8 @@ pub struct Image {
     pub view: ViewRule,
     /// Mixing.
     pub mix: MixRule,
+    /// Mixers by the number that plans name.
+    pub mixers: Vec<Arc<Mixer>>,
     /// Rules that rows are mixed by.
     pub numerics: Numerics,
     /// Output.
@@ -111,9 +119,15 @@ impl Image {
         self.format.raster.len() * self.format.dtype.size()
     }
 
-    /// Whether clean rows are needed on the host, whoever mixes: recipes send them.
+    /// Whether clean rows are needed on the host, whoever mixes: mixers look at them, and recipes send them.
     pub fn keeps_clean(&self) -> bool {
-        self.delivery.words().is_some()
+        !self.mixers.is_empty() || self.delivery.words().is_some()
+    }
+
+    /// Bytes of the mask of one image while it is made by a mixer; 0 for jobs without.
+    pub fn mask_bytes(&self) -> usize {
+        let pixels = self.format.raster.height * self.format.raster.width;
+        if self.mixers.is_empty() { 0 } else { pixels * size_of::<f32>() }
     }
 
     /// Bytes of pictures that are sent of `slots` slots that become `rows` rows: (mixed, clean).
@@ -137,6 +151,7 @@ impl Image {
         Image {
             view: view::plain(&self.view),
             mix: none,
+            mixers: Vec::new(),
             numerics: self.numerics,
             format: self.format.clone(),
             labels: LabelRule { smoothing: 0.0, ..self.labels },
@@ -160,17 +175,29 @@ pub(super) fn resolve(
     check: &mut Check,
     spec: &mut v1::JobSpec,
     numerics: Numerics,
-    groups: &[JobGroup],
-    classes: usize,
+    (groups, classes): (&[JobGroup], usize),
+    mixers: &Mixers,
 ) -> Result<Image, JobError> {
+    if !cfg!(feature = "libtorch") && names_mixer(spec) {
+        let what = "a policy with a mixer (`learned`) needs the feature `libtorch`, which";
+        return Err(JobError::Unsupported(what.into()));
+    }
     let view = view(check, spec);
     let mut output = spec.output.unwrap_or_default();
     let (format, dense) = output_rule(check, &mut output, spec.image.as_ref())?;
     spec.output = Some(output);
     check.ensure(!dense || classes > 0, "output.labels", || "is dense, but no group has classes".into());
     dense_fits(check, "output.labels", dense, spec.global_batch.clamp(1, MAX_BATCH), classes);
-    let (mix, smoothing) = mix::resolve(check, spec, image::POLICIES);
+    let policies: Vec<&dyn Policy> = image::all().collect();
+    let mix::Mixing { rule: mix, smoothing, mixers } =
+        mix::resolve(check, spec, &mix::Known { policies: &policies, mixers });
+    check.ensure(mixers.is_empty() || numerics != Numerics::Cpu, "numerics", || {
+        "is `cpu-1`, but mixers are run by libtorch, whose bits differ between processors; want `torch-1` or `tolerant`".into()
+    });
     let delivery = delivery(check, &output, &format, &mix, spec.global_batch.clamp(1, MAX_BATCH));
+    check.ensure(mixers.is_empty() || delivery.words().is_none(), "output.delivery", || {
+        "sends plans, but masks of mixers are made where rows are mixed; want mixed".into()
+    });
     let limits = limits(check, spec);
     let max_bad = *spec.max_bad_fraction.get_or_insert(0.01);
     check.within("max_bad_fraction", max_bad, 0.0, 1.0);
@@ -185,6 +212,7 @@ pub(super) fn resolve(
         tally: Tally::default(),
         view,
         mix,
+        mixers,
         numerics,
         format,
         limits,
@@ -216,6 +244,10 @@ fn delivery(
         "is a float type, but a recipe's rows are u8; want u8, or delivery mixed or both".into()
     });
     delivery
+/// Whether a policy of the spec is mixed by a network of the operator.
+pub(super) fn names_mixer(spec: &v1::JobSpec) -> bool {
+    let policies = spec.mix.iter().flat_map(|mix| &mix.policies);
+    policies.filter_map(|given| image::by_name(&given.name)).any(|policy| policy.mixer().is_some())
 }
 
 /// Dense labels are collected before they are sent: they must be small.

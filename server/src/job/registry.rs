@@ -1,6 +1,7 @@
 //! The open jobs of a server.
 
-use super::{Draft, Executors, Job, JobError, chosen, hex, known_names, numerics, resolve};
+use super::{Draft, Executors, Job, JobError, chosen, hex, known_names, numerics, resolve_with};
+use crate::exec::mixer::Mixers;
 use crate::keeper::KeeperError;
 use crate::metrics;
 use crate::source::Source;
@@ -24,6 +25,7 @@ pub struct Jobs {
     limit: AtomicUsize,
     store: store::Shared,
     executors: Executors,
+    mixers: Mixers,
 }
 
 impl Jobs {
@@ -38,12 +40,19 @@ impl Jobs {
             limit,
             store,
             executors: Executors::Cpu,
+            mixers: Mixers::new(),
         }
     }
 
     /// The same, on a server with these executors.
     pub fn with_executors(mut self, executors: Executors) -> Jobs {
         self.executors = executors;
+        self
+    }
+
+    /// The same, with mixers.
+    pub fn with_mixers(mut self, mixers: Mixers) -> Jobs {
+        self.mixers = mixers;
         self
     }
 
@@ -77,7 +86,7 @@ impl Jobs {
         sources: &BTreeMap<String, Arc<dyn Source>>,
     ) -> Result<Draft, JobError> {
         numerics::settle(&mut spec, self.executors.device())?;
-        resolve(name, spec, sources)
+        resolve_with(name, spec, sources, &self.mixers)
     }
 
     /// Opens `name` with `spec`, or attaches when the same spec is open; returns whether it was created. Without a spec

@@ -7,6 +7,7 @@ use super::{
     held::{self, Held},
     hex, learn, numerics, pictures, points, tokens,
 };
+use crate::exec::mixer::Mixers;
 use crate::keeper::{Keeper, Live, Rules};
 use crate::mixture::{Costs, Entry, EntryKind, LastBatch, Sequence, Weights};
 use crate::source::Source;
@@ -49,14 +50,27 @@ impl Draft {
     }
 }
 
-/// Resolves `spec` into a job called `name`, its records taken from `sources`.
+/// Resolves `spec` into a job called `name`, its records taken from `sources`; no policy of it has a mixer.
 ///
 /// # Errors
 /// [`JobError`], every misfit of the spec at once.
 pub fn resolve(
     name: &str,
+    spec: v1::JobSpec,
+    sources: &BTreeMap<String, Arc<dyn Source>>,
+) -> Result<Draft, JobError> {
+    resolve_with(name, spec, sources, &Mixers::new())
+}
+
+/// As [`resolve`], for a job whose policies may have one of `mixers`.
+///
+/// # Errors
+/// [`JobError`], every misfit of the spec at once.
+pub fn resolve_with(
+    name: &str,
     mut spec: v1::JobSpec,
     sources: &BTreeMap<String, Arc<dyn Source>>,
+    mixers: &Mixers,
 ) -> Result<Draft, JobError> {
     let mut check = Check::default();
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -74,7 +88,8 @@ pub fn resolve(
         (true, _) => Pipeline::Tokens(tokens::resolve(&mut check, &mut spec, &mut groups, &mut held)),
         (_, true) => Pipeline::Points(Box::new(points::resolve(&mut check, &mut spec, &groups))),
         (false, false) => {
-            let image = pictures::resolve(&mut check, &mut spec, numerics, &groups, classes.len())?;
+            let groups = (&groups[..], classes.len());
+            let image = pictures::resolve(&mut check, &mut spec, numerics, groups, mixers)?;
             Pipeline::Image(Box::new(image))
         }
     };
@@ -174,8 +189,8 @@ fn last_batch(check: &mut Check, spec: &mut v1::JobSpec) -> LastBatch {
     last
 }
 
-/// Hash of the resolved spec's canonical encoding (fields in order, maps sorted), every group's index digest and how its
-/// documents are packed.
+/// Hash of the resolved spec's canonical encoding (fields in order, maps sorted), every group's index digest, how its
+/// documents are packed, and the mixers.
 fn digest(spec: &v1::JobSpec, groups: &[JobGroup], pipeline: &Pipeline) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&prost::Message::encode_to_vec(spec));
@@ -184,10 +199,14 @@ fn digest(spec: &v1::JobSpec, groups: &[JobGroup], pipeline: &Pipeline) -> [u8; 
         hasher.update(&index.groups[group.group].digest);
         hasher.update(index.classes.join("\0").as_bytes());
     }
-    if let Pipeline::Tokens(tokens) = pipeline {
-        tokens.tables.iter().for_each(|table| {
+    match pipeline {
+        Pipeline::Tokens(tokens) => tokens.tables.iter().for_each(|table| {
             hasher.update(&table.digest());
-        });
+        }),
+        Pipeline::Image(image) => image.mixers.iter().for_each(|mixer| {
+            hasher.update(&mixer.digest());
+        }),
+        Pipeline::Points(_) => {}
     }
     let digest = *hasher.finalize().as_bytes();
     tracing::debug!(digest = hex(&digest), "job resolved");

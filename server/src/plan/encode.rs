@@ -1,7 +1,8 @@
 //! Canonical bytes of a planned row, for digests in receipts and golden files.
 //!
 //! Little-endian, fixed order, every list preceded by its length as u64, every variant by a tag byte. A field of the
-//! bank is named by its id, since seed, raster and policy arguments are in the job's digest.
+//! bank is named by its id, since seed, raster and policy arguments are in the job's digest; so are those of mixers. What a
+//! mixer makes of pixels is no part of a plan: the weight of a learned interval counts as drawn.
 
 use super::{Filter, Mask, Op, Rect, Row};
 
@@ -11,7 +12,10 @@ impl Row {
         let Row { base, partner, ops, policy, sampled, own, flags } = self;
         words(out, &[*base, *partner, policy.map_or(0, |p| p + 1), *flags]);
         out.extend(sampled.to_bits().to_le_bytes());
-        out.extend(own.to_bits().to_le_bytes());
+        let made = ops
+            .iter()
+            .any(|op| matches!(op, Op::MaskBlend { mask: Mask::Learned { interval: true, .. }, .. }));
+        out.extend(if made { sampled } else { own }.to_bits().to_le_bytes());
         length(out, ops.len());
         ops.iter().for_each(|op| encode_op(op, out));
     }
@@ -90,6 +94,10 @@ fn encode_mask(mask: &Mask, out: &mut Vec<u8>) {
             out.push(5);
             floats(out, weights);
         }
+        Mask::Learned { mixer, lambda, interval } => {
+            out.push(6);
+            words(out, &[*mixer, lambda.to_bits(), u32::from(*interval)]);
+        }
     }
 }
 
@@ -131,6 +139,7 @@ mod tests {
             angles: angles.to_vec(),
         };
         let bands = |src, edges: &[f32], odd| Op::Bands { src, edges: edges.into(), odd };
+        let learned = |mixer, lambda, interval| mask(Mask::Learned { mixer, lambda, interval });
         let lattice = |crop, cell, hole| mask(Mask::Lattice { crop, cell, hole });
         vec![
             Op::Blend { src: 1, lambda: 0.25, rest: 0.75 },
@@ -161,6 +170,10 @@ mod tests {
             ranks(0, (1, 2), 3, 0),
             mask(Mask::Weights([0.5f32].as_slice().into())),
             mask(Mask::Weights([0.5f32, 0.5].as_slice().into())),
+            learned(0, 0.25, false),
+            learned(1, 0.25, false),
+            learned(0, 0.5, false),
+            learned(0, 0.25, true),
             Op::Union { scenes: vec![1] },
             Op::Union { scenes: vec![2] },
             Op::Union { scenes: vec![1, 2] },
@@ -207,6 +220,19 @@ mod tests {
                 panic!("{row:?} and {other:?} have the same bytes");
             }
         }
+    }
+
+    #[test]
+    fn a_weight_that_a_mixer_gave_is_no_part_of_the_plan() {
+        let bytes = |own, interval| {
+            let mask = Mask::Learned { mixer: 0, lambda: 0.5, interval };
+            let ops = vec![Op::MaskBlend { src: 1, mask }];
+            let mut out = Vec::new();
+            Row { base: 0, partner: 1, ops, policy: Some(0), sampled: 0.5, own, flags: 0 }.encode(&mut out);
+            out
+        };
+        assert_eq!(bytes(0.5, true), bytes(0.75, true));
+        assert_ne!(bytes(0.5, false), bytes(0.75, false));
     }
 
     #[test]

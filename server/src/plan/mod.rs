@@ -104,6 +104,16 @@ pub enum Mask {
     },
     /// One weight of the base per pixel, row-major; for masks that come from outside.
     Weights(Arc<[f32]>),
+    /// What a mixer makes of the pixels of both rows and of `lambda`: put in by `exec::mixer::realise` before rows are
+    /// mixed, as [`Mask::Weights`], or as [`Op::Blend`] of a weight from an interval.
+    Learned {
+        /// Number among the job's mixers.
+        mixer: u32,
+        /// Weight of the base as drawn, 0..=1. For an interval where in it the weight lies: 0 at its lower end.
+        lambda: f32,
+        /// The mixer gives an interval: the row's `own` is known only after it.
+        interval: bool,
+    },
 }
 
 /// What is done to a row; all `src` mean rows of the block *before* the plan.
@@ -185,7 +195,8 @@ pub struct Row {
     pub policy: Option<u32>,
     /// Lambda as drawn; 1 for a clean row.
     pub sampled: f64,
-    /// Weight of the base's label, 0..=1; the partner's is `1 - own`.
+    /// Weight of the base's label, 0..=1; the partner's is `1 - own`. Of a learned interval: as drawn, until the mixer
+    /// gave it.
     pub own: f64,
     /// [`crate::batch::flags`].
     pub flags: u32,
@@ -290,6 +301,11 @@ pub trait Policy: Sync + std::fmt::Debug {
     /// Choices it takes.
     fn choices(&self) -> &'static [Choice] {
         &[]
+    }
+    /// An option beside [`Policy::choices`] that names a mixer of the server, which gives the policy the arguments
+    /// `mixer` (its number) and `interval` (0 or 1).
+    fn mixer(&self) -> Option<&'static str> {
+        None
     }
     /// What it takes, for [`Args::resolve`].
     fn declared(&self) -> Declared {

@@ -101,6 +101,10 @@ pub fn of_assemble(error: &AssembleError) -> Status {
         }
         // Another server may have a device that works.
         AssembleError::Device(_) => status(Code::Unavailable, "DEVICE", error),
+        AssembleError::Mixer(mixer) => match mixer.of_device() {
+            Some(_) => status(Code::Unavailable, "DEVICE", error),
+            None => status(Code::FailedPrecondition, "MIXER", error),
+        },
         AssembleError::Mixture(keeper) => of_keeper(keeper),
         AssembleError::Panic(_) => status(Code::Internal, "DEFECT", error),
     }

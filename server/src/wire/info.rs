@@ -94,17 +94,23 @@ fn group_info(name: String, group: &Group, weight: u64) -> v1::GroupInfo {
 
 /// The registry of policies.
 pub fn policies() -> Vec<v1::PolicyInfo> {
-    image::POLICIES.iter().chain(points::POLICIES).map(|p| policy(*p)).collect()
+    image::all().chain(points::POLICIES.iter().copied()).map(policy).collect()
 }
 
 fn policy(policy: &dyn Policy) -> v1::PolicyInfo {
+    // Its values are the operator's names, which clients are told by errors alone.
+    let mixer = policy.mixer().map(|name| v1::OptionInfo {
+        name: name.into(),
+        values: Vec::new(),
+        doc: "name of a mixer that the operator declared; mandatory".into(),
+    });
     v1::PolicyInfo {
         name: policy.name().into(),
         paper: policy.paper().into(),
         url: policy.url().into(),
         summary: policy.summary().into(),
         params: params(policy.params()),
-        options: options(policy.choices()),
+        options: options(policy.choices()).into_iter().chain(mixer).collect(),
     }
 }
 

@@ -132,6 +132,7 @@ async fn a_reload_is_whole_or_nothing() {
         ("[server]\ntokens = \"tokens.toml\"\nthreads = 2\nreaders = 3\n", "`server.threads`"),
         ("[server]\ntokens = \"tokens.toml\"\nthreads = 2\nreaders = 3\n", "`server.readers`"),
         ("[server]\ntokens = \"tokens.toml\"\ndevice = \"auto\"\n", "`server.device`"),
+        ("[server]\ntokens = \"tokens.toml\"\nmixers = { m = { manifest = \"m\" } }\n", "`server.mixers`"),
         ("[server]\nmax_jobs = 1\n", "open the server to everybody"),
         ("[server]\ntokens = \"none.toml\"\n", "none.toml"),
         ("[server]\ntokens = \"tokens.toml\"\n[server.tls]\ncert = \"c\"\nkey = \"k\"\n", "`server.tls`"),

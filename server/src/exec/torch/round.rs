@@ -141,6 +141,7 @@ impl<'a> Round<'a> {
             }
             Mask::Bump { rows, columns } => self.bumps.push(at, src, (rows, columns)),
             Mask::Weights(weights) => self.weights.push(at, src, weights),
+            Mask::Learned { .. } => {} // refused by `check`
         }
     }
 }
@@ -179,5 +180,7 @@ fn mask_fits(mask: &Mask, raster: &Raster) -> bool {
                 && field.ranks.len() == height * width
         }
         Mask::Weights(weights) => weights.len() >= height * width,
+        // A mixer makes its masks before rows are mixed.
+        Mask::Learned { .. } => false,
     }
 }

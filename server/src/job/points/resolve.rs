@@ -2,7 +2,7 @@
 
 use super::{Attribute, Labels, MAX_POINTS, Points, VoxelPick, VoxelRule};
 use crate::cloud;
-use crate::exec::points::columns::Feature;
+use crate::exec::{mixer::Mixers, points::columns::Feature};
 use crate::job::{
     JobGroup, MAX_BATCH,
     check::Check,
@@ -30,7 +30,8 @@ const FAR: f64 = 10_000.0;
 pub(in crate::job) fn resolve(check: &mut Check, spec: &mut v1::JobSpec, groups: &[JobGroup]) -> Points {
     let mut given = spec.points.clone().unwrap_or_default();
     let scene = scene(check, &mut given);
-    let (mix, smoothing) = mix::resolve(check, spec, points::POLICIES);
+    let known = mix::Known { policies: points::POLICIES, mixers: &Mixers::new() };
+    let mix::Mixing { rule: mix, smoothing, .. } = mix::resolve(check, spec, &known);
     check.ensure(smoothing == 0.0, "mix.smoothing", || {
         "is of pictures' labels, want none with `points`".into()
     });

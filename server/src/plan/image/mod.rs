@@ -3,6 +3,7 @@
 mod cutmix;
 mod fmix;
 mod gridmix;
+mod learned;
 mod maskmix;
 mod mixup;
 mod resizemix;
@@ -10,7 +11,7 @@ mod smoothmix;
 
 use super::{Policy, shared};
 
-/// Every image policy, by name.
+/// Every image policy that needs nothing but the plan, by name.
 pub const POLICIES: &[&dyn Policy] = &[
     &cutmix::CutMix,
     &fmix::FMix,
@@ -21,9 +22,14 @@ pub const POLICIES: &[&dyn Policy] = &[
     &smoothmix::SmoothMix,
 ];
 
+/// Every image policy: [`POLICIES`], and the one that needs a mixer.
+pub fn all() -> impl Iterator<Item = &'static dyn Policy> {
+    POLICIES.iter().copied().chain([&learned::Learned as &dyn Policy])
+}
+
 /// The policy called `name`.
 pub fn by_name(name: &str) -> Option<&'static dyn Policy> {
-    POLICIES.iter().copied().find(|p| p.name() == name)
+    all().find(|p| p.name() == name)
 }
 
 /// The Markdown table of all policies: parameters as `name` = default (min..=max), options with the default first.

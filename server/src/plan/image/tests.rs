@@ -42,6 +42,7 @@ pub fn weights(mask: &Mask, height: u32, width: u32) -> Vec<f32> {
             }
         }
         Mask::Weights(w) => w[(y * width + x) as usize],
+        Mask::Learned { .. } => panic!("what a mixer makes depends on pixels"),
     };
     (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| at(y, x)).collect()
 }
@@ -96,6 +97,7 @@ fn check_op(op: &Op, height: u32, width: u32) {
                     assert!(soft <= keep && u64::from(keep + soft) <= pixels, "{keep} {soft}");
                 }
                 Mask::Weights(w) => assert_eq!(w.len() as u64, pixels),
+                Mask::Learned { lambda, .. } => assert!((0.0..=1.0).contains(lambda), "{op:?}"),
             }
         }
         more @ (Op::Union { .. } | Op::Sectors { .. } | Op::Instances { .. } | Op::Bands { .. }) => {
