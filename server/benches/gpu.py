@@ -168,7 +168,10 @@ def measured(device: str) -> Iterator[Line]:
     yield conformance(device, clock)
     ours: list[dict] = []
     for side in SIDES:
-        done = run([str(HERE / "torch"), device, str(BATCH), "11", str(side)], clock)
+        try:
+            done = run([str(HERE / "torch"), device, str(BATCH), "11", str(side)], clock)
+        except subprocess.TimeoutExpired:
+            sys.exit(f"the bench was not done with {side} x {side} when the time was over")
         if done.returncode != 0:
             sys.exit(f"the bench failed on {device}:\n{done.stderr[-4000:]}")
         ours += lines(done.stdout)

@@ -1,9 +1,9 @@
 //! The libtorch executor op by op: `cargo bench --features libtorch --bench torch -- DEVICE [BATCH [RUNS [SIDE,...]]]`.
-//! One JSON line an op and size, all times in milliseconds for the whole batch, of the
-//! fastest run, since other work on the machine only adds: `ms` as a server has it, through the
-//! device's worker, one block after the other; `up_ms`, `finish_ms`, `mix_ms`, `down_ms` its parts, each waited for; beside
-//! them what plain copies of the same bytes take. `moved` counts the bytes that mixing must read and write on the device.
-//! Peers run the same jobs in `peers/device_ops.py`.
+//! One JSON line an op and size, all times in milliseconds for the whole batch, of the fastest run, since other work on
+//! the machine only adds: `ms` as a server has it, through the device's worker, one block after the other; `up_ms`,
+//! `finish_ms`, `mix_ms`, `down_ms` its parts, each waited for; beside them what plain copies of the same bytes take.
+//! `moved` counts the bytes that mixing must read and write on the device. Peers run the same jobs in
+//! `peers/device_ops.py`.
 
 use mixfeed_server::batch::{CHANNELS, Crop, Dtype, Layout, Raster, Turn};
 use mixfeed_server::exec::Format;

@@ -225,9 +225,9 @@ pub async fn start(
     let assembler = Assembler::new(settings.threads, settings.readers, settings.memory.0 / FREE_SHARE)?;
     let assembler = assembler.with_device(device);
     let executors = executors(settings.device, &assembler);
-    let jobs = job::Jobs::new(sources, settings.max_jobs, store).with_executors(executors);
+    let known = job::Jobs::new(sources, settings.max_jobs, store).with_executors(executors);
     let shared = Arc::new(Shared {
-        jobs: Arc::new(jobs.with_mixers(mixers)),
+        jobs: Arc::new(known.with_mixers(mixers)),
         assembler,
         memory: stream::Memory::new(settings.memory.0),
         limits: RwLock::new(stream_limits(settings)),

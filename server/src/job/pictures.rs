@@ -244,6 +244,8 @@ fn delivery(
         "is a float type, but a recipe's rows are u8; want u8, or delivery mixed or both".into()
     });
     delivery
+}
+
 /// Whether a policy of the spec is mixed by a network of the operator.
 pub(super) fn names_mixer(spec: &v1::JobSpec) -> bool {
     let policies = spec.mix.iter().flat_map(|mix| &mix.policies);

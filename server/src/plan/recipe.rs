@@ -97,6 +97,8 @@ fn encode_mask(mask: &Mask, src: u32, (height, width): (u32, u32), out: &mut Vec
             head(out, begin);
             floats(out, weights.iter().copied());
         }
+        // Jobs with mixers are refused recipes.
+        Mask::Learned { .. } => panic!("a mask that is still to be made"),
     }
 }
 
