@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import handwriting
-import mixfeed
 import torch
-from mixfeed import losses
 from serving import progress, serving, spread
 from torch import Tensor
+
+import mixfeed
+from mixfeed import losses
 
 METHODS = ("cross entropy", "mixup", "MRL", "M-NDCG")
 BLOCK, MIXES = 16, 3

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import handwriting
-import mixfeed
 import torch
-from mixfeed import losses
 from serving import progress, serving, spread
+
+import mixfeed
+from mixfeed import losses
 
 MIXES: dict[str, dict[str, Any] | None] = {
     "clean": None,

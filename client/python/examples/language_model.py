@@ -22,11 +22,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import mixfeed
 import torch
 from serving import ROOT, progress, serving, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import mixfeed
 
 TEXTS = ("code", "proofs", "speech")
 TASKS = ("texts/code", "texts/speech")

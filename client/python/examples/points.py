@@ -23,11 +23,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import mixfeed
 import torch
 from serving import ROOT, progress, serving, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import mixfeed
 
 TILE = ROOT / "demo-data/points/urban_25k.laz"
 CLASSES = ("ground", "plants", "building")

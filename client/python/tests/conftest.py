@@ -7,10 +7,11 @@ os.environ.pop("MIXFEED_TOKEN", None)
 for name in ("RANK", "WORLD_SIZE"):
     os.environ.pop(name, None)
 
-import mixfeed  # noqa: E402
 import pytest  # noqa: E402
 import specs  # noqa: E402
 from server import Server  # noqa: E402
+
+import mixfeed  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,13 @@ import ctypes
 import gc
 from itertools import islice
 
-import mixfeed
 import numpy as np
 import pytest
 import specs
 import torch
 from specs import BATCH, BLOCK, HEIGHT, WIDTH
+
+import mixfeed
 
 
 def take(loader, count=1):

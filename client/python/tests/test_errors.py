@@ -3,10 +3,11 @@
 import pickle
 import re
 
-import mixfeed
 import pytest
-from mixfeed import errors
 from server import ROOT
+
+import mixfeed
+from mixfeed import errors
 
 TEXT = (ROOT / "client/src/error.rs").read_text()
 NAMES = re.findall(r'=> "(\w+)",', TEXT[TEXT.index("pub fn name(") : TEXT.index("pub fn is_transient")])

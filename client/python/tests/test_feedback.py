@@ -3,9 +3,10 @@ group four times as fast as those of the second."""
 
 from collections import Counter
 
-import mixfeed
 import pytest
 import specs
+
+import mixfeed
 
 ROUND_STEPS = 12
 RATES = [4e-3, 1e-3, 2e-3]

@@ -9,11 +9,12 @@ import time
 from itertools import islice
 from pathlib import Path
 
-import mixfeed
 import pytest
 import specs
 import torch
 from server import PROGRAM, Server, wait_until
+
+import mixfeed
 
 REFUSING = "http://127.0.0.1:1"
 

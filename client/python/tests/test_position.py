@@ -4,10 +4,11 @@ import json
 import pickle
 from itertools import islice
 
-import mixfeed
 import pytest
 import specs
 import torch
+
+import mixfeed
 
 
 def images(loader, count):

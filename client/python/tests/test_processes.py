@@ -9,11 +9,12 @@ import warnings
 import zlib
 from itertools import islice
 
-import mixfeed
 import pytest
 import specs
 import torch
 from torch.utils.data import IterableDataset
+
+import mixfeed
 
 
 def run(code, *arguments, seconds=120, check=True):

@@ -68,8 +68,7 @@ pub(super) fn make(
         &feed.job,
         plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
     );
-    let extent =
-        Extent { rows: plan.rows.len() as u64, slots: at.places.len() as u64, ..Extent::default() };
+    let extent = Extent { rows: plan.rows.len() as u64, slots: at.places.len() as u64, ..Extent::default() };
     Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new(), by }))
 }
 

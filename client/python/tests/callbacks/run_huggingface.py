@@ -11,6 +11,7 @@ import pytest
 import steps
 import torch
 import transformers
+
 from mixfeed.callbacks import TrainerCallback
 
 

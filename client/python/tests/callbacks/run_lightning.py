@@ -8,6 +8,7 @@ import lightning.pytorch as lightning
 import pytest
 import steps
 import torch
+
 from mixfeed.callbacks import LightningCallback
 
 

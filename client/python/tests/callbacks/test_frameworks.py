@@ -9,9 +9,10 @@ import json
 import sys
 from types import ModuleType, SimpleNamespace
 
-import mixfeed.callbacks
 import pytest
 import steps
+
+import mixfeed.callbacks
 
 MADE = ("mixfeed.callbacks.lightning", "mixfeed.callbacks.huggingface")
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 from mixfeed.callbacks import GroupLosses, group_sums
 
 GROUPS = 4

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import specs
 import torch
+
 from mixfeed.callbacks import GroupLosses
 
 STEPS, LENGTH = 40, 64

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+
 from mixfeed.plan import Op, Plan, RecipeError, mix
 
 HEIGHT, WIDTH, SLOTS, FIRST = 13, 18, 12, 24

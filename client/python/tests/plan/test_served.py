@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import subprocess
 
-import mixfeed.plan
 import pytest
 import torch
-from mixfeed.plan import Op, Plan, mix
 from server import PROGRAM
+
+import mixfeed.plan
+from mixfeed.plan import Op, Plan, mix
 
 HEIGHT, WIDTH, BATCH, BLOCK = 42, 56, 24, 6
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
