@@ -107,12 +107,6 @@ $(PYTHON_VENV)/ready: $(PYTHON)/requirements.txt
 	$(PYTHON_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-$(TORCH_VENV)/ready:
-	rm -rf $(TORCH_VENV)
-	python3 -m venv $(TORCH_VENV)
-	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir $(TORCH)
-	touch $@
-
 $(VENV)/ready: $(STOCK)/requirements.txt
 	rm -rf $(VENV)
 	python3 -m venv $(VENV)
