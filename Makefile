@@ -85,8 +85,7 @@ test-stock: $(VENV)/ready
 test-python: setup lint-python $(TORCH_VENV)/ready
 	rm -rf target/wheels-dev $(WHEEL_VENV)
 	$(PYTHON_VENV)/bin/maturin build --quiet --profile dev --manifest-path $(PYTHON)/Cargo.toml --out target/wheels-dev
-	$(if $(MIXFEED),,cargo build --workspace --bins --tests $(FEATURES))
-	cargo build --package mixfeed-client --example dump
+	cargo build --workspace --bins --tests --examples $(FEATURES)
 	python3 -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-index target/wheels-dev/*.whl
 	cd $(WHEEL_VENV) && env -i PATH=/usr/bin:/bin bin/python -W error -c 'import mixfeed; \
