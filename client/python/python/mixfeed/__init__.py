@@ -41,6 +41,7 @@ from mixfeed.errors import (
     Unimplemented,
 )
 from mixfeed.loader import Loader
+from mixfeed.mixture import Mixture, MixtureEntry
 from mixfeed.report import Due
 from mixfeed.views import Labels, Ragged
 
@@ -64,6 +65,8 @@ __all__ = [
     "Invalid",
     "Labels",
     "Loader",
+    "Mixture",
+    "MixtureEntry",
     "NotFound",
     "OtherDigest",
     "Protocol",
