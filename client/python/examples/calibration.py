@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """RankMixup: mixed digits as a yardstick of confidence, and what that does to calibration.
 
-Two jobs of one seed serve the same digits in the same slots, one as they are and one mixed, with the plan of
-each mix. The trainer pulls both side by side (the rows' ids show that they match). Clean rows get cross
-entropy. Mixes get no label at all: a mix must only be less sure than its clean row (MRL), or, of three mixes,
-the surer the less is mixed in (M-NDCG).
+One job serves every row twice, as it is and mixed (delivery `both`), with the plan of each mix. Clean rows
+get cross entropy. Mixes get no label at all: a mix must only be less sure than its clean row (MRL), or, of
+three mixes, the surer the less is mixed in (M-NDCG).
 
-The server makes one mix of each row. M-NDCG's second and third are drawn from the same plan, turned by whole
-pairing blocks: a row takes the partner and the lambda that its counterpart in the next block drew, which
-nothing ties to its own.
+The server makes one mix of each row. M-NDCG's second and third are made here (`mixfeed.plan.mix`) by the same
+plan, turned by whole pairing blocks: a row takes the partner and the lambda that its counterpart in the next
+block drew, which nothing ties to its own.
 
     python calibration.py [--quick] [--endpoint URL] [--seeds N]
 
@@ -20,6 +19,7 @@ networks.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from torch import Tensor
 
 import mixfeed
 from mixfeed import losses
+from mixfeed.plan import Plan, mix
 
 METHODS = ("cross entropy", "mixup", "MRL", "M-NDCG")
 BLOCK, MIXES = 16, 3
@@ -38,52 +39,54 @@ MIX = {"policies": [{"name": "mixup", "params": {"alpha": 2.0}}], "granularity":
 WEIGHT, MARGIN, BINS = 0.1, 2.0, 15
 
 
-def jobs(seed: int, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The job of clean rows and the job of mixed ones."""
-    clean = {**handwriting.SPEC, "seed": seed, "mix_block": BLOCK, "max_steps": steps}
-    return clean, {**clean, "mix": MIX}
+def spec(seed: int, steps: int) -> dict[str, Any]:
+    """The job: clean rows, their mixes and the plan."""
+    output = {**handwriting.SPEC["output"], "delivery": "both"}
+    job = {"seed": seed, "mix_block": BLOCK, "max_steps": steps, "mix": MIX, "output": output}
+    return {**handwriting.SPEC, **job}
 
 
-def turned(batch: mixfeed.Batch, blocks: int) -> tuple[Tensor, Tensor]:
-    """Partners (n) and lambdas (n, 1) of the batch's plan, taken from so many blocks further on."""
-    shift, rows = blocks * BLOCK, batch.rows
-    partner = batch["plan.partner"].long() - batch.slots.start
-    return (partner.roll(-shift) - shift) % rows, batch["plan.lambda"][:, 1:].roll(-shift, 0).float()
-
-
-def more_mixes(
-    clean: Tensor, digits: Tensor, batch: mixfeed.Batch
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """The second and third mix of every clean row, mixed here: pixels, classes (n, 2), weights (n, 2)."""
-    pixels, classes, weights = [], [], []
-    for blocks in range(1, MIXES):
-        partner, own = turned(batch, blocks)
-        share = own[:, :, None, None]
-        pixels.append(share * clean + (1 - share) * clean[partner])
-        classes.append(torch.stack((digits, digits[partner]), 1))
-        weights.append(torch.cat((own, 1 - own), 1))
-    return pixels, classes, weights
-
-
-def loss_of(method: str, model: torch.nn.Module, clean: mixfeed.Batch, mixed: mixfeed.Batch) -> Tensor:
-    """The loss of one step."""
-    rows, digits = handwriting.grey(clean.images), clean.labels.classes[:, 0].long()
-    mixes, classes, weights = (
-        handwriting.grey(mixed.images),
-        mixed.labels.classes.long(),
-        mixed.labels.weights,
+def turned(plan: Plan, blocks: int) -> Plan:
+    """The plan with partners and lambdas taken from so many blocks further on."""
+    shift = blocks * BLOCK
+    partner = (plan.partner.roll(-shift) - shift) % plan.slots
+    own = plan.labels().classes[:, :1]
+    return dataclasses.replace(
+        plan,
+        partner=partner,
+        lam=plan.lam.roll(-shift),
+        rest=plan.rest.roll(-shift),
+        classes=torch.cat((own, own[partner]), 1),
     )
+
+
+def mixes(batch: mixfeed.Batch, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+    """All mixes of every clean row, the server's first: pixels (n, k, ...), classes (n, k, 2), weights (n, k,
+    2)."""
+    clean = batch["image.clean"].float() / 255
+    more = [turned(plan, blocks) for blocks in range(1, MIXES)]
+    pixels = [batch.images, *(mix(clean, one, by="lambda") for one in more)]
+    classes, weights = zip(*(one.labels() for one in (plan, *more)), strict=True)
+    return torch.stack(pixels, 1), torch.stack(classes, 1), torch.stack(weights, 1)
+
+
+def loss_of(method: str, model: torch.nn.Module, batch: mixfeed.Batch, plan: Plan) -> Tensor:
+    """The loss of one step."""
+    rows = handwriting.grey(batch["image.clean"].float() / 255)
+    classes, weights = plan.labels()
+    digits = classes[:, 0]
     if method == "cross entropy":
         return losses.cross_entropy(model(rows), digits)
+    mixed = handwriting.grey(batch.images)
     if method == "mixup":
-        return losses.cross_entropy(model(mixes), classes, weights)
+        return losses.cross_entropy(model(mixed), classes, weights)
     if method == "MRL":
-        logits = model(torch.cat((rows, mixes))).unflatten(0, (2, -1))
+        logits = model(torch.cat((rows, mixed))).unflatten(0, (2, -1))
         ranks = losses.rankmixup_margin(logits[0], logits[1], classes, weights, margin=MARGIN)
         return losses.cross_entropy(logits[0], digits) + WEIGHT * ranks
-    more = more_mixes(rows, digits, mixed)
-    logits = model(torch.cat((rows, mixes, *more[0]))).unflatten(0, (1 + MIXES, -1))
-    classes, weights = torch.stack((classes, *more[1]), 1), torch.stack((weights, *more[2]), 1)
+    pixels, classes, weights = mixes(batch, plan)
+    every = torch.cat((rows, handwriting.grey(pixels.transpose(0, 1).flatten(0, 1))))
+    logits = model(every).unflatten(0, (1 + MIXES, -1))
     ranks = losses.rankmixup_ndcg(logits[0], logits[1:].transpose(0, 1), classes, weights)
     return losses.cross_entropy(logits[0], digits) + WEIGHT * ranks
 
@@ -98,30 +101,27 @@ def calibration_error(probabilities: Tensor, classes: Tensor) -> float:
 
 
 def train(endpoint: str, method: str, seed: int, steps: int) -> dict[str, Any]:
-    """Trains one network; accuracy and calibration error in %, and whether both jobs served the same rows."""
+    """Trains one network; accuracy and calibration error in %, and how far the plan's mixes are from the
+    server's."""
     model = handwriting.network(seed)
     sgd, rate = handwriting.optimizer(model, steps)
-    clean_spec, mixed_spec = jobs(seed, steps)
-    clean = mixfeed.DataLoader(endpoint, f"clean-{seed}", spec=clean_spec)
-    mixed = mixfeed.DataLoader(endpoint, f"mixed-{seed}", spec=mixed_spec)
-    same, apart, seen = True, 0.0, []
-    with clean, mixed:
-        for raw, mix in zip(clean, mixed, strict=True):
-            loss = loss_of(method, model, raw, mix)
+    apart, seen = 0.0, []
+    with mixfeed.DataLoader(endpoint, f"digits-{seed}", spec=spec(seed, steps)) as loader:
+        for batch in loader:
+            plan = Plan.of(batch)
+            loss = loss_of(method, model, batch, plan)
             sgd.zero_grad()
             loss.backward()
             sgd.step()
             rate.step()
-            same &= torch.equal(raw["sample.index"][:, 0], mix["sample.index"][:, 0])
-            partner, own = turned(mix, 0)
-            again = own[:, :, None, None] * raw.images + (1 - own[:, :, None, None]) * raw.images[partner]
-            apart = max(apart, (again - mix.images).abs().max().item())
-            seen.append(raw.step)
-        probabilities, classes = handwriting.evaluate(model, clean)
+            again = mix(batch["image.clean"], plan, dtype=torch.float32)
+            apart = max(apart, (again - batch.images).abs().max().item())
+            seen.append(batch.step)
+        probabilities, classes = handwriting.evaluate(model, loader)
     accuracy = (probabilities.argmax(1) == classes).double().mean().item()
     error, confidence = calibration_error(probabilities, classes), probabilities.amax(1).mean().item()
     found = {"accuracy": 100 * accuracy, "error": 100 * error, "confidence": 100 * confidence}
-    return {**found, "same": same, "apart": apart, "steps": seen}
+    return {**found, "apart": apart, "steps": seen}
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:

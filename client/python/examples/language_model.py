@@ -9,8 +9,9 @@ The model is judged on documents that no server ever saw.
 
     python language_model.py [--quick] [--endpoint URL] [--seeds N]
 
-Prints the shares served in the rounds of the first seed, and the loss on those documents, nats per byte, mean
-and standard deviation over seeds, and over seeds of the differences.
+Prints, for the rounds of the first seed, the weights in the server's log and the shares that were served
+between probes; and the loss on those documents, nats per byte, mean and standard deviation over seeds, and
+over seeds of the differences.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mixfeed
+from mixfeed.callbacks import GroupLosses
 
 TEXTS = ("code", "proofs", "speech")
 TASKS = ("texts/code", "texts/speech")
@@ -116,13 +118,15 @@ def spec(seed: int, steps: int, learn: bool) -> dict[str, Any]:
 
 
 def train(endpoint: str, name: str, seed: int, steps: int, test: dict[str, Tensor]) -> dict[str, Any]:
-    """Trains one model to the end of its job: test losses, shares served by round, steps, reports."""
+    """Trains one model to the end of its job: test losses, the server's weights and the shares
+    served by round, steps, reports."""
     model = Model(seed)
     adam = torch.optim.Adam(model.parameters(), lr=3e-3)
     served: dict[int, Counter[str]] = {}
     seen = []
     with mixfeed.DataLoader(endpoint, f"{name}-{seed}", spec=spec(seed, steps, name == "aioli")) as loader:
         held_out = {task: held_out_rows(loader, task) for task in TASKS}
+        groups = GroupLosses(loader)
 
         def evaluate() -> dict[str, Any]:
             sums = {task: total(model, ids) for task, ids in held_out.items()}
@@ -141,32 +145,27 @@ def train(endpoint: str, name: str, seed: int, steps: int, test: dict[str, Tenso
             adam.zero_grad()
             each.mean().backward()
             adam.step()
-            loader.report(batch, **group_sums(batch, each), **(evaluate() if "eval" in due.after else {}))
+            groups.step(batch, each)
+            if "eval" in due.after:
+                loader.report(batch, **evaluate())
             seen.append(batch.step)
             if batch.step % ROUND >= PROBES or name != "aioli":
                 counts = Counter(TEXTS[group] for group in batch.groups.tolist())
                 served.setdefault(batch.step // ROUND, Counter()).update(counts)
+        groups.hand_over()
         loader.flush()
+        # Probes are entries of the log too, and the round after the last step may be planned already.
+        log = [entry for entry in loader.mixture_log() if entry.kind == "main" and entry.from_step < steps]
         reports = loader.stats()["reports"]
     tested = {
         text: loss / count for text, (loss, count) in ((text, total(model, test[text])) for text in TEXTS)
     }
     return {
         "loss": tested,
+        "weights": [[entry.weights[f"texts/{text}"] for text in TEXTS] for entry in log],
         "shares": [shares(counts) for counts in served.values()],
         "steps": seen,
         "reports": reports,
-    }
-
-
-def group_sums(batch: mixfeed.Batch, each: Tensor) -> dict[str, Tensor]:
-    """Training losses of a step per group: sums and counts, as reports have them."""
-    groups = batch.groups.long()
-    zero = torch.zeros(len(TEXTS))
-    sums = zero.index_add(0, groups, each.detach().sum(1))
-    return {
-        "loss_sum": sums,
-        "tokens": zero.index_add(0, groups, torch.full((len(groups),), float(each.shape[1]))),
     }
 
 
@@ -182,12 +181,12 @@ def shares(counts: Counter[str]) -> list[float]:
 
 def show(runs: dict[str, list[dict[str, Any]]]) -> None:
     """Prints both tables."""
-    print(
-        "shares served by Aioli between probes, seed 1\n  from step  "
-        + "  ".join(f"{text:>7}" for text in TEXTS)
-    )
-    for number, row in enumerate(runs["aioli"][0]["shares"]):
-        print(f"  {number * ROUND:>9}  " + "  ".join(f"{share:7.3f}" for share in row))
+    names = "".join(f"{text:>9}" for text in TEXTS)
+    print(f"Aioli, seed 1: weights in the server's log, and shares served by them\n  round{names}   {names}")
+    run = runs["aioli"][0]
+    for number, (weights, served) in enumerate(zip(run["weights"], run["shares"], strict=True)):
+        columns = ("".join(f"{share:9.3f}" for share in row) for row in (weights, served))
+        print(f"  {number:>5}{'   '.join(columns)}")
     print(f"loss on unseen documents, nats per byte, {len(runs['aioli'])} seeds")
     print(f"{'':<16}{'equal shares':<18}{'Aioli':<18}difference")
     by_text = {text: lambda run, text=text: run["loss"][text] for text in TEXTS}

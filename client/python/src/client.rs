@@ -1,6 +1,6 @@
 //! A client as Python holds it: options in, streams and descriptions out.
 
-use crate::{batch::Batch, control::Control, error, jobs, pinned::Pinned, stream::Stream};
+use crate::{batch::Batch, control::Control, error, jobs, mixture, pinned::Pinned, stream::Stream};
 use mixfeed_client::{ClientOptions, EvalOptions, Replay, Resume, Start, StreamOptions, spec::LastBatch};
 use pyo3::{
     exceptions::{PyOSError, PyTypeError},
@@ -169,5 +169,18 @@ impl Client {
         };
         let client = self.client.clone();
         self.control.call(py, async move { client.replay(&job, what).await }).map(Batch::new)
+    }
+    /// The mixture in force and the state of learning, as JSON.
+    fn mixture(&self, py: Python<'_>, job: String) -> PyResult<String> {
+        let client = self.client.clone();
+        self.control.call(py, async move { mixture::state_json(&client.mixture(&job).await?) })
+    }
+
+    /// The log of the mixture's changes from a sequence number on, as JSON.
+    fn mixture_log(&self, py: Python<'_>, job: String, from_seq: u64) -> PyResult<String> {
+        let client = self.client.clone();
+        self.control.call(py, async move {
+            client.mixture_log(&job, from_seq).await.map(|log| mixture::log_json(&log))
+        })
     }
 }

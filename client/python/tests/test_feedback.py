@@ -1,6 +1,7 @@
 """A job that learns. The trainer is a formula: losses fall with the rows of their group, those of the first
 group four times as fast as those of the second."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -143,3 +144,86 @@ def test_reports_wait_for_a_server_that_is_away_and_are_bounded(own):
         loader.flush(timeout=120)
     assert loader.stats()["reports"]["counted"] == 1, "the first one, which was waiting"
     loader.close()
+
+
+def teach(loader, without=()):
+    """Trains the formula to the end; (step, segment, mixture, rows by group) of every batch. Tasks `without`
+    tell no loss."""
+    trainer, seen = Formula(loader), []
+
+    def evaluation():
+        losses = {name: 0 if name in without else loss for name, loss in trainer.losses().items()}
+        tokens = {name: 0 if name in without else count for name, count in trainer.tokens().items()}
+        return {"eval_loss_sum": losses, "eval_tokens": tokens}
+
+    for batch in loader:
+        due = loader.due(batch)
+        if "eval" in due.before:
+            loader.report(batch, before=True, **evaluation())
+        trainer.see(batch)
+        loader.report(batch, **(evaluation() if "eval" in due.after else {}))
+        rows = Counter(loader.groups[group] for group in batch.groups.tolist())
+        seen.append((batch.step, batch.segment, batch.mixture_id, rows))
+    assert loader.flush()
+    return seen
+
+
+def test_the_mixture_and_its_log_are_told_by_group(load):
+    slower = learning()["mixture"]["estimator"]
+    slower["params"]["eta"] = 0.1
+    loader = load(learning(shadows=[slower]))
+    first = loader.mixture()
+    assert first.attempt == 0 and first.losses == first.reports == {}, "no stream is opened for it"
+    assert first.entry.kind == "probe" and sum(first.weights.values()) == 1
+    assert first.shadows == {"aioli": dict.fromkeys(loader.groups, pytest.approx(1 / 3))}
+    seen = teach(loader)
+    log, last = loader.mixture_log(), loader.mixture()
+    assert [entry.seq for entry in log] == list(range(1, last.version + 1))
+    assert loader.mixture_log(from_seq=4) == log[3:] and loader.mixture_log(last.version + 1) == []
+    with pytest.raises(mixfeed.Argument, match="from_seq"):
+        loader.mixture_log(0)
+    probes = {}
+    for step, segment, mixture_id, rows in seen:
+        entry = log[segment - 1]
+        assert entry.mixture_id == mixture_id and entry.from_step <= step
+        assert entry.until_step == 0 or step < entry.until_step
+        assert sum(entry.weights.values()) == pytest.approx(1) and list(entry.weights) == loader.groups
+        if entry.kind == "probe":
+            probes.setdefault(segment, Counter()).update(rows)
+    assert {log[segment - 1].probe_group for segment in probes} == set(loader.groups)
+    for segment, rows in probes.items():
+        assert {name: rows[name] for name in loader.groups} == log[segment - 1].counts
+        assert ("after", "eval") in log[segment - 1].due
+    led = [entry for entry in log if entry.author == "estimator:aioli" and entry.losses]
+    assert led and all(list(entry.losses) == loader.tasks for entry in led)
+    assert last.entry == log[last.entry.seq - 1]
+    assert (last.weights, last.mixture_id) == (last.entry.weights, last.entry.mixture_id)
+    assert max(last.weights, key=last.weights.get) == loader.groups[0], "it learns fastest"
+    # The shadow learns more slowly.
+    assert list(last.shadows) == ["aioli"] and list(last.shadows["aioli"]) == loader.groups
+    assert 1 / 3 < last.shadows["aioli"][loader.groups[0]] < last.weights[loader.groups[0]]
+    assert last.status == "serving" and last.attempt == loader.attempt == 1
+    assert last.reports == {"accepted": loader.stats()["reports"]["counted"]}
+    assert last.losses.keys() == set(loader.tasks) and all(loss > 0 for loss in last.losses.values())
+
+
+def test_a_task_without_a_loss_has_none_in_the_mixture(load):
+    loader = load(learning())
+    without = loader.tasks[:2]
+    teach(loader, without)
+    mixture = loader.mixture()
+    assert [task for task, loss in mixture.losses.items() if math.isnan(loss)] == without
+    assert mixture.losses[loader.tasks[2]] > 0 and mixture.status == "degraded"
+
+
+def test_a_mixture_that_nobody_learns_is_given_and_others_may_read_it(load):
+    loader = load(specs.photos(max_steps=2))
+    given = loader.mixture()
+    shares = {group["name"]: group["share"] for group in loader.describe()["groups"]}
+    assert given.weights == shares and sum(shares.values()) == 1
+    assert (given.status, given.shadows, given.losses) == ("given", {}, {})
+    (entry,) = loader.mixture_log()
+    assert entry == given.entry and (entry.author, entry.kind, entry.until_step) == ("spec", "main", 0)
+    loader.close()
+    with pytest.raises(mixfeed.Closed):
+        loader.mixture()

@@ -14,6 +14,7 @@ torch.
 
 from __future__ import annotations
 
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from mixfeed._mixfeed import Tensor, __version__
@@ -41,6 +42,7 @@ from mixfeed.errors import (
     Unimplemented,
 )
 from mixfeed.loader import Loader
+from mixfeed.mixture import Mixture, MixtureEntry
 from mixfeed.report import Due
 from mixfeed.views import Labels, Ragged
 
@@ -64,6 +66,8 @@ __all__ = [
     "Invalid",
     "Labels",
     "Loader",
+    "Mixture",
+    "MixtureEntry",
     "NotFound",
     "OtherDigest",
     "Protocol",
@@ -77,6 +81,10 @@ __all__ = [
     "Unimplemented",
     "__version__",
 ]
+
+# Stubs that are generated from the service's proto files are the package `mixfeed.v1`: it may lie in another
+# folder of the path than this package does.
+__path__ = pkgutil.extend_path(__path__, __name__)
 
 
 def __getattr__(name: str) -> Any:

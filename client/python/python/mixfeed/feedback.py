@@ -1,4 +1,4 @@
-"""The part of a loader that tells the server what its trainer sees."""
+"""The part of a loader that tells the server what its trainer sees, and reads what the server made of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mixfeed.errors import Argument
-from mixfeed.report import Due, Fields, Numbers, Reports, StepSums
+from mixfeed.mixture import Mixture, MixtureEntry, log_of, mixture_of
+from mixfeed.report import Due, Fields, Numbers, Reports, StepSums, tasks
 
 if TYPE_CHECKING:
     from mixfeed.batch import Batch
+    from mixfeed.source import Source
 
 
 class Feedback:
-    """Reports of a loader's job. Where nothing is learnt, or another rank reports, they do nothing."""
+    """Reports of a loader's job, and its mixture. Where nothing is learnt, or another rank reports, reports
+    do nothing."""
+
+    def _open(self) -> Source:
+        """Connections and the job, in this process."""
+        raise NotImplementedError
 
     def _reports(self) -> Reports | None:
         """Those of this process; None where there are none."""
@@ -97,3 +104,24 @@ class Feedback:
         done = reports.flush(timeout)
         reports.check()
         return done
+
+    def mixture(self) -> Mixture:
+        """The mixture in force: weights by group, its id, the state of learning, what shadows would serve.
+        Asks the server, also of a job that does not learn.
+
+        Reports that are still on their way are not part of it: `flush` first.
+        """
+        source = self._open()
+        return mixture_of(source.client.mixture(source.plan.job))
+
+    def mixture_log(self, from_seq: int = 1) -> list[MixtureEntry]:
+        """The log of the mixture's changes from entry `from_seq` on, old ones first; empty beyond its end.
+
+        Raises:
+            Argument: `from_seq` is below 1.
+        """
+        if from_seq < 1:
+            raise Argument(f"`from_seq`: is {from_seq}, want at least 1")
+        source = self._open()
+        groups = [group["name"] for group in source.info["groups"]]
+        return log_of(source.client.mixture_log(source.plan.job, from_seq), groups, tasks(source.info))
