@@ -251,9 +251,11 @@ pub struct StreamOptions {
     pub start: Start,
     /// What to do with a cursor of an older branch.
     pub resume: Resume,
-    /// Of the streams of one job, rank, world size and replica that have a number here, the one with the highest is served;
-    /// the others end with [`Error::Aborted`](crate::Error). Two processes that think they are the same trainer find out. 0,
-    /// the default, takes no part. The time of the start in nanoseconds makes the newer one win.
+    /// When this reader began, Unix time in nanoseconds. Of the streams of one job, rank, world size and replica that have a
+    /// number here, the one with the highest is served; the others end with [`Error::Aborted`](crate::Error): two processes
+    /// that think they are the same trainer find out, and the newer one wins. More than an hour ahead of the server's clock is
+    /// [`Error::Invalid`](crate::Error). 0, the default, takes no part. Each server process compares its own streams only:
+    /// readers of other servers are not found out.
     pub fence: u64,
 }
 

@@ -236,16 +236,18 @@ pub enum StreamEnd {
     Drain,
     Closed,
     Revoked,
+    Fenced,
     Error,
 }
 
 impl StreamEnd {
-    const ALL: [StreamEnd; 6] = [
+    const ALL: [StreamEnd; 7] = [
         StreamEnd::Complete,
         StreamEnd::Client,
         StreamEnd::Drain,
         StreamEnd::Closed,
         StreamEnd::Revoked,
+        StreamEnd::Fenced,
         StreamEnd::Error,
     ];
 
@@ -256,6 +258,7 @@ impl StreamEnd {
             StreamEnd::Drain => "drain",
             StreamEnd::Closed => "closed",
             StreamEnd::Revoked => "revoked",
+            StreamEnd::Fenced => "fenced",
             StreamEnd::Error => "error",
         }
     }

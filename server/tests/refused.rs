@@ -6,6 +6,7 @@ mod stand;
 use mixfeed_client::Error;
 use mixfeed_proto::{self as v1, feed_service_client::FeedServiceClient};
 use stand::{Server, Watched, named, pull, sources, spec};
+use std::time::SystemTime;
 use tonic::Code;
 
 async fn refused(change: impl FnOnce(&mut v1::JobSpec)) -> Error {
@@ -138,6 +139,39 @@ async fn ranks_and_steps_that_do_not_exist_are_refused() {
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains("has 5 steps"), "{status}");
     assert_eq!(ask(&server, 0, 1, u64::MAX).await.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_newer_reader_fences_an_older_one_and_none_is_from_the_future() {
+    let server = Server::start(sources()).await;
+    server.open(&spec()).await;
+    let request = |fence| v1::StreamBatchesRequest {
+        job: "job".into(),
+        world_size: 1,
+        fence,
+        start: Some(v1::stream_batches_request::Start::FromStep(0)),
+        ..Default::default()
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let mut client = plain(&server).await;
+    for far in [now + 2 * 3600 * 1_000_000_000, u64::MAX] {
+        let status = client.stream_batches(request(far)).await.expect_err("from the future");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("fence"), "{status}");
+    }
+    let mut old = client.stream_batches(request(now)).await.unwrap().into_inner();
+    let _new = client.stream_batches(request(now + 1)).await.unwrap();
+    let fenced = loop {
+        match old.message().await {
+            Ok(part) => assert!(part.is_some(), "the job has no end"),
+            Err(status) => break status,
+        }
+    };
+    let again = client.stream_batches(request(now)).await.expect_err("an older reader that comes again");
+    for status in [fenced, again] {
+        assert_eq!(status.code(), Code::Aborted);
+        assert!(status.message().contains("another reader"), "{status}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,10 @@ use std::{
 /// Alignment of every tensor's first byte: a cache line, and enough for any SIMD load.
 pub(crate) const ALIGN: usize = 64;
 
+/// Border and multiple of memory that `Pages` are told about. No page holds parts of two such pieces: a page is pinned once.
+/// The largest page of the systems that have devices.
+const PAGE: usize = 64 << 10;
+
 /// Slabs that are kept: one being filled, one handed over, one in use, one to spare.
 const KEEP: usize = 4;
 
@@ -29,6 +33,10 @@ pub(crate) struct Pool {
 struct Memory {
     /// Never resized while it lives.
     bytes: Vec<u8>,
+    /// First byte that is used.
+    start: usize,
+    /// Bytes from there on; whole pages where somebody is told.
+    len: usize,
     pages: Option<Arc<dyn Pages>>,
 }
 
@@ -39,28 +47,33 @@ impl fmt::Debug for Memory {
 }
 
 impl Memory {
+    /// At least `len` bytes from a border on.
     fn new(len: usize, pages: Option<Arc<dyn Pages>>) -> Self {
-        let mut bytes = vec![0; len];
+        let (border, len) = match &pages {
+            Some(_) => (PAGE, len.next_multiple_of(PAGE)),
+            None => (ALIGN, len),
+        };
+        let mut bytes = vec![0; len + border];
+        let start = bytes.as_ptr().align_offset(border).min(border);
         if let Some(pages) = &pages {
-            pages.adopt(&mut bytes);
+            pages.adopt(&mut bytes[start..start + len]);
         }
-        Memory { bytes, pages }
+        Memory { bytes, start, len, pages }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         if let Some(pages) = &self.pages {
-            pages.release(&mut self.bytes);
+            pages.release(&mut self.bytes[self.start..self.start + self.len]);
         }
     }
 }
 
 /// `len` bytes from a 64-byte border on.
 pub(crate) struct Slab {
-    /// Longer than `len`, so that a border lies within.
+    /// At least `len` bytes.
     memory: Memory,
-    start: usize,
     len: usize,
     pool: Weak<Pool>,
 }
@@ -79,23 +92,26 @@ impl Pool {
 
     /// A slab of `len` bytes with arbitrary content. A new one is address space first; pages come when written.
     pub(crate) fn get(self: &Arc<Self>, len: usize) -> Slab {
-        let want = rounded(len + ALIGN);
+        let want = rounded(len);
+        let (kept, small) = self.look(want);
+        // Given back and taken outside of the lock: the system may need a while for both.
+        drop(small);
+        let memory = kept.unwrap_or_else(|| Memory::new(want, self.pages.clone()));
+        Slab { memory, len, pool: Arc::downgrade(self) }
+    }
+
+    /// A free slab of at least `want` bytes. Without one batches have grown: the small slabs will not be wanted again.
+    fn look(&self, want: usize) -> (Option<Memory>, Vec<Memory>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = match free.iter().position(|memory| memory.bytes.len() >= want) {
-            Some(index) => free.swap_remove(index),
-            None => {
-                // Batches have grown: the small slabs will not be wanted again.
-                free.clear();
-                Memory::new(want, self.pages.clone())
-            }
-        };
-        let start = memory.bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
-        Slab { memory, start, len, pool: Arc::downgrade(self) }
+        match free.iter().position(|memory| memory.len >= want) {
+            Some(index) => (Some(free.swap_remove(index)), Vec::new()),
+            None => (None, std::mem::take(&mut *free)),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn free_bytes(&self) -> usize {
-        self.free.lock().expect("no panic while locked").iter().map(|memory| memory.bytes.len()).sum()
+        self.free.lock().expect("no panic while locked").iter().map(|memory| memory.len).sum()
     }
 }
 
@@ -105,11 +121,11 @@ fn rounded(bytes: usize) -> usize {
 
 impl Slab {
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.memory.bytes[self.start..self.start + self.len]
+        &self.memory.bytes[self.memory.start..][..self.len]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory.bytes[self.start..self.start + self.len]
+        &mut self.memory.bytes[self.memory.start..][..self.len]
     }
 }
 
@@ -147,6 +163,7 @@ mod tests {
 
     impl Pages for Count {
         fn adopt(&self, memory: &mut [u8]) {
+            assert!(memory.as_ptr().addr().is_multiple_of(PAGE) && memory.len().is_multiple_of(PAGE));
             *self.0.lock().expect("no panic while locked") += memory.len();
         }
         fn release(&self, memory: &mut [u8]) {
@@ -161,10 +178,10 @@ mod tests {
         let pool = Arc::new(Pool::new(Some(count.clone())));
         drop(pool.get(5000));
         let again = pool.get(5000);
-        assert_eq!(told(), 5000 + ALIGN);
+        assert_eq!(told(), PAGE);
         drop(pool);
         assert_eq!(again.bytes().len(), 5000);
-        assert_eq!(told(), 5000 + ALIGN, "a batch that outlives its stream keeps its memory");
+        assert_eq!(told(), PAGE, "a batch that outlives its stream keeps its memory");
         drop(again);
         assert_eq!(told(), 0);
     }
@@ -172,7 +189,7 @@ mod tests {
     #[test]
     fn a_batch_that_is_a_little_longer_fits_too() {
         let pool = Arc::new(Pool::default());
-        let address = pool.get(3 << 20).bytes().as_ptr();
+        let address = pool.get((3 << 20) + 1).bytes().as_ptr();
         assert_eq!(pool.get((3 << 20) + 100_000).bytes().as_ptr(), address);
         assert_eq!(pool.free_bytes(), (7 << 20) / 2, "the next eighth of 4 MiB");
     }
@@ -182,9 +199,9 @@ mod tests {
         let pool = Arc::new(Pool::default());
         let slabs: Vec<_> = (0..9).map(|_| pool.get(100)).collect();
         drop(slabs);
-        assert_eq!(pool.free_bytes(), KEEP * (100 + ALIGN));
+        assert_eq!(pool.free_bytes(), KEEP * 100);
         drop(pool.get(1000));
-        assert_eq!(pool.free_bytes(), 1000 + ALIGN);
+        assert_eq!(pool.free_bytes(), 1000);
         let orphan = pool.get(10);
         drop(pool);
         assert_eq!(orphan.bytes().len(), 10);

@@ -10,7 +10,7 @@ use crate::exec::device::{Input, MOST_SHRUNK, Picture, Task, Worker};
 use crate::exec::mixer::{self, Place as Where};
 use crate::job::{Feed, Image, Numerics, Order, Place};
 use crate::metrics::{self, Stage};
-use crate::plan::{Plan, view, view::View};
+use crate::plan::{Plan, recipe, view, view::View};
 use crate::trace;
 use rayon::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,9 +59,10 @@ pub(super) fn make(
     let out = slabs.take(image.sent(at.places.len(), plan.rows.len()).0);
     let task = Task { plan, format: image.format.clone(), input, out };
     let (Task { plan, input, out, .. }, by) = mix(image, device, slabs, task)?;
+    let ops = image.delivery.words().map(|words| ops(image, at, &plan, words, slabs));
     drop(span);
     let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
-    let tensors = pieces(image, (out, input), permit.take());
+    let tensors = pieces(image, (out, input, ops), permit.take());
     Stage::Checksum.done(start);
     count(feed, &samples);
     metrics::unpaired(
@@ -72,10 +73,23 @@ pub(super) fn make(
     Ok(Some(Block { tensors, plan, samples, extent, scenes: Vec::new(), by }))
 }
 
-/// What is sent of a block: mixed rows, clean ones, or both. The stream's memory is held until the last of them has left.
+/// The words of each row's plan.
+fn ops(image: &Image, at: &BlockAt, plan: &Plan, words: usize, slabs: &Slabs) -> Slab {
+    let mut ops = slabs.take(plan.rows.len() * recipe::bytes(words));
+    let rows = ops.par_chunks_exact_mut(recipe::bytes(words)).zip(&plan.rows);
+    rows.for_each_init(Vec::new, |encoded, (out, row)| {
+        encoded.clear();
+        recipe::encode(row, at.slot as u32, image.view.width, words, encoded);
+        out.copy_from_slice(encoded);
+    });
+    ops
+}
+
+/// What is sent of a block: mixed rows, clean ones with their plans, or all. The stream's memory is held until the last of
+/// them has left.
 fn pieces(
     image: &Image,
-    (mixed, input): (Slab, Input<Slab>),
+    (mixed, input, ops): (Slab, Input<Slab>, Option<Slab>),
     permit: Option<OwnedSemaphorePermit>,
 ) -> Vec<Piece> {
     let clean = match input {
@@ -83,15 +97,12 @@ fn pieces(
         Input::Decoded(_) => None,
     };
     let mixed = image.delivery.mixed().then_some(mixed);
-    let (first, last) = match clean {
-        Some(clean) => (mixed, Some(clean)),
-        None => (None, mixed),
-    };
-    let last = match (last, permit) {
-        (Some(last), Some(permit)) => Some(last.hold(permit)),
-        (last, _) => last,
-    };
-    first.into_iter().chain(last).map(|slab| Piece::new(slab.freeze())).collect()
+    let mut sent: Vec<Slab> = [mixed, clean, ops].into_iter().flatten().collect();
+    if let Some(permit) = permit {
+        let last = sent.pop().map(|last| last.hold(permit));
+        sent.extend(last);
+    }
+    sent.into_iter().map(|slab| Piece::new(slab.freeze())).collect()
 }
 
 /// Makes a block by the CPU for the clock only; whether it was made: records may have to be read first.
@@ -213,9 +224,12 @@ fn pictures(
     }))
 }
 
-/// Most bytes of a block of `rows` before it is mixed: clean rows, or decoded pictures where a device may make them.
+/// Most bytes of a block of `rows` before it is mixed that are not sent: clean rows, or decoded pictures where a device may
+/// make them.
 pub(super) fn clean_bytes(image: &Image, rows: usize) -> usize {
     match image.numerics {
+        // `Image::sent` counts them.
+        _ if image.delivery.words().is_some() => 0,
         _ if image.keeps_clean() => rows * image.format.raster.len(),
         Numerics::Cpu => rows * image.format.raster.len(),
         Numerics::Torch | Numerics::Tolerant => decoded_bytes(image, rows),

@@ -42,7 +42,7 @@ impl LineScratch {
             }
             Mask::Ranks { field, shift, keep, soft: 0 } => {
                 let mut shown = None;
-                for (x, rank) in shifted(field, *shift, y, width).enumerate() {
+                for (x, rank) in field.line(y as u32, *shift).enumerate() {
                     match (rank < *keep, shown) {
                         (false, None) => shown = Some(x),
                         (true, Some(x0)) => {
@@ -57,8 +57,8 @@ impl LineScratch {
                 }
             }
             Mask::Ranks { field, shift, keep, soft } => {
-                let ranks = shifted(field, *shift, y, width);
-                self.weigh(step, ranks.map(|rank| ramp(rank, *keep, *soft)));
+                let ranks = field.line(y as u32, *shift);
+                self.weigh(step, ranks.map(|rank| RankMap::weight(rank, *keep, *soft)));
             }
             Mask::Bump { rows, columns } => {
                 self.weigh(step, columns[..width].iter().map(|c| 1.0 - rows[y] * c));
@@ -89,22 +89,6 @@ impl LineScratch {
             _ => self.weights.extend(weights.flat_map(|w| std::iter::repeat_n(w, step))),
         }
     }
-}
-
-/// Ranks of line `y` of a field shifted cyclically: pixel (y, x) shows the field at
-/// ((y + shift.0) mod height, (x + shift.1) mod width).
-fn shifted(field: &RankMap, shift: (u32, u32), y: usize, width: usize) -> impl Iterator<Item = u32> + '_ {
-    let (rows, columns) = (field.height as usize, field.width as usize);
-    let line = &field.ranks[(y + shift.0 as usize) % rows * columns..][..columns];
-    line.iter().cycle().skip(shift.1 as usize % columns).take(width).copied()
-}
-
-/// Weight of a rank: 1 below `keep - soft`, 0 from `keep + soft`, between them `2 * soft` equal steps that include
-/// both ends, so that the sum of all weights stays `keep`.
-fn ramp(rank: u32, keep: u32, soft: u32) -> f32 {
-    let above = i64::from(rank) - (i64::from(keep) - i64::from(soft));
-    let last = 2 * i64::from(soft) - 1;
-    1.0 - above.clamp(0, last) as f32 / last as f32
 }
 
 /// Weight of the base at every pixel of `row`, row-major `height * width`, for pictures and tests.

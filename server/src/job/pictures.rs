@@ -22,7 +22,7 @@ use std::sync::{
 const MAX_SIDE: u32 = 8_192;
 /// Dense labels of one step in bytes: they are collected before they are sent.
 const MAX_DENSE_BYTES: u64 = 64 << 20;
-/// Words of plans of one step in bytes, for the same reason.
+/// Words of plans of one step in bytes: beyond this mixed rows are the smaller answer.
 const MAX_RECIPE_BYTES: u64 = 64 << 20;
 
 /// How pictures become rows.
@@ -130,11 +130,11 @@ impl Image {
         if self.mixers.is_empty() { 0 } else { pixels * size_of::<f32>() }
     }
 
-    /// Bytes of pictures that are sent of `slots` slots that become `rows` rows: (mixed, clean).
+    /// Bytes that are sent of `slots` slots that become `rows` rows: mixed rows, then clean ones and the words of plans.
     pub fn sent(&self, slots: usize, rows: usize) -> (usize, usize) {
         let mixed = if self.delivery.mixed() { rows * self.bytes() } else { 0 };
-        let clean = if self.delivery.words().is_some() { slots * self.format.raster.len() } else { 0 };
-        (mixed, clean)
+        let clean = |words| slots * self.format.raster.len() + rows * recipe::bytes(words);
+        (mixed, self.delivery.words().map_or(0, clean))
     }
 
     /// Shape of one image on the wire.

@@ -34,6 +34,25 @@ pub struct RankMap {
     pub ranks: Vec<u32>,
 }
 
+impl RankMap {
+    /// Line `y` of the field shifted cyclically: pixel (y, x) shows the field at ((y + shift.0) mod height,
+    /// (x + shift.1) mod width).
+    pub fn line(&self, y: u32, shift: (u32, u32)) -> impl Iterator<Item = u32> + '_ {
+        let (height, width) = (u64::from(self.height), self.width as usize);
+        let row = ((u64::from(y) + u64::from(shift.0)) % height) as usize;
+        let (left, right) = self.ranks[row * width..][..width].split_at(shift.1 as usize % width);
+        right.iter().chain(left).copied()
+    }
+
+    /// The base's weight at `rank`: 1 below `keep - soft`, 0 from `keep + soft`, between them `2 * soft` equal steps that
+    /// include both ends, so that the sum of all weights stays `keep`. `soft` is at least 1, and may be above `keep`.
+    pub fn weight(rank: u32, keep: u32, soft: u32) -> f32 {
+        let last = 2 * u64::from(soft) - 1;
+        let above = (u64::from(rank) + u64::from(soft)).saturating_sub(u64::from(keep)).min(last);
+        1.0 - above as f32 / last as f32
+    }
+}
+
 /// How the amplitude falls with the frequency.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Spectrum {

@@ -26,24 +26,29 @@ pub fn words(members: &[Member], height: u32, width: u32) -> usize {
     HEAD + members.iter().map(|m| m.policy.mask_words(&m.args, height, width)).max().unwrap_or(0)
 }
 
+/// Bytes of a row of `words` words.
+pub fn bytes(words: usize) -> usize {
+    words * size_of::<u32>()
+}
+
 /// Appends the `words` words of `row` to `out`, little-endian; `slot` is the step's slot of the block's first row,
-/// `size` height and width of the raster.
+/// `width` that of the raster.
 ///
 /// # Panics
 /// When the row has several ops, an op of points, or more data than `words` has room for: policies of pictures declare
 /// what they need, so these would be faults of theirs.
-pub fn encode(row: &Row, slot: u32, size: (u32, u32), words: usize, out: &mut Vec<u8>) {
-    let end = out.len() + words * 4;
+pub fn encode(row: &Row, slot: u32, width: u32, words: usize, out: &mut Vec<u8>) {
+    let end = out.len() + bytes(words);
     match row.ops.as_slice() {
         [] => put(out, &[0, slot + row.partner]),
-        [op] => encode_op(op, slot, size, out),
+        [op] => encode_op(op, slot, width, out),
         [_, _, ..] => panic!("a row of pictures has one op at most, not {}", row.ops.len()),
     }
     assert!(out.len() <= end, "a policy's mask has more words than it declares");
     out.resize(end, 0);
 }
 
-fn encode_op(op: &Op, slot: u32, size: (u32, u32), out: &mut Vec<u8>) {
+fn encode_op(op: &Op, slot: u32, width: u32, out: &mut Vec<u8>) {
     match op {
         Op::Blend { src, lambda, rest } => put(out, &[1, slot + src, lambda.to_bits(), rest.to_bits()]),
         Op::Paste { src, src_rect, dst_rect, filter } => {
@@ -57,14 +62,14 @@ fn encode_op(op: &Op, slot: u32, size: (u32, u32), out: &mut Vec<u8>) {
             };
             put(out, &[filter]);
         }
-        Op::MaskBlend { src, mask } => encode_mask(mask, slot + src, size, out),
+        Op::MaskBlend { src, mask } => encode_mask(mask, slot + src, width, out),
         Op::Union { .. } | Op::Sectors { .. } | Op::Instances { .. } | Op::Bands { .. } => {
             panic!("an op of points in a row of pictures")
         }
     }
 }
 
-fn encode_mask(mask: &Mask, src: u32, (height, width): (u32, u32), out: &mut Vec<u8>) {
+fn encode_mask(mask: &Mask, src: u32, width: u32, out: &mut Vec<u8>) {
     let begin = out.len();
     match mask {
         Mask::Cells { cell, columns, keep } => {
@@ -85,12 +90,12 @@ fn encode_mask(mask: &Mask, src: u32, (height, width): (u32, u32), out: &mut Vec
         Mask::Ranks { field, shift, keep, soft: 0 } => {
             put(out, &[3, src, 1, width]);
             head(out, begin);
-            bits(out, ranks(field, *shift, height, width).map(|rank| rank < *keep));
+            bits(out, ranks(field, *shift).map(|rank| rank < *keep));
         }
         Mask::Ranks { field, shift, keep, soft } => {
             put(out, &[6, src]);
             head(out, begin);
-            floats(out, ranks(field, *shift, height, width).map(|rank| ramp(rank, *keep, *soft)));
+            floats(out, ranks(field, *shift).map(|rank| RankMap::weight(rank, *keep, *soft)));
         }
         Mask::Weights(weights) => {
             put(out, &[6, src]);
@@ -103,16 +108,8 @@ fn encode_mask(mask: &Mask, src: u32, (height, width): (u32, u32), out: &mut Vec
 }
 
 /// Rank of every pixel, as `Mask::Ranks` says.
-fn ranks(field: &RankMap, shift: (u32, u32), height: u32, width: u32) -> impl Iterator<Item = u32> + '_ {
-    let line = move |y: u32| ((y + shift.0) % height) as usize * width as usize;
-    let cell = move |y: u32, x: u32| field.ranks[line(y) + ((x + shift.1) % width) as usize];
-    (0..height).flat_map(move |y| (0..width).map(move |x| cell(y, x)))
-}
-
-/// The base's weight at a rank of a soft mask, as `Mask::Ranks` says.
-fn ramp(rank: u32, keep: u32, soft: u32) -> f32 {
-    let last = 2 * soft - 1;
-    1.0 - rank.saturating_sub(keep - soft).min(last) as f32 / last as f32
+fn ranks(field: &RankMap, shift: (u32, u32)) -> impl Iterator<Item = u32> + '_ {
+    (0..field.height).flat_map(move |y| field.line(y, shift))
 }
 
 fn rect(r: &Rect) -> [u32; 4] {
@@ -159,7 +156,7 @@ mod tests {
 
     fn encoded(ops: Vec<Op>, data: usize) -> Vec<u32> {
         let mut out = Vec::new();
-        encode(&row(ops), 8, (2, 3), HEAD + data, &mut out);
+        encode(&row(ops), 8, 3, HEAD + data, &mut out);
         out.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     }
 
@@ -195,6 +192,9 @@ mod tests {
         let soft = ranks((1, 1), 3, 2);
         assert_eq!(soft[0], 6);
         let third = |n: f32| 1.0 - n / 3.0;
+        // An edge that is wider than what is kept begins below rank 0.
+        let wide = ranks((0, 0), 1, 2);
+        assert_eq!(wide[HEAD..], [third(1.0), third(2.0), third(3.0), 0.0, 0.0, 0.0].map(f32::to_bits));
         assert_eq!(
             soft[HEAD..],
             [third(3.0), third(3.0), third(2.0), third(0.0), third(1.0), 1.0].map(f32::to_bits)
@@ -208,7 +208,7 @@ mod tests {
                 for args in image::tests::extremes(*policy) {
                     let words = HEAD + policy.mask_words(&args, height, width);
                     for mix in image::tests::draw_many(*policy, &args, height, width, 12) {
-                        encode(&row(mix.ops), 0, (height, width), words, &mut Vec::new());
+                        encode(&row(mix.ops), 0, width, words, &mut Vec::new());
                     }
                 }
             }

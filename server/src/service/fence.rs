@@ -1,12 +1,23 @@
 //! One reader per place. Two trainers that both think they are rank 3 would each train on the same rows, and nobody would
 //! notice: streams that carry a number find out. The highest number of a place is served, so that an old reader that
-//! reconnects cannot push a new one out.
+//! reconnects cannot push a new one out. Numbers are times, so that none holds a place for ever. Places are those of one
+//! server process: readers of other servers are not known here.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 use tokio::sync::oneshot;
+
+/// How far a reader's clock may be ahead of the server's.
+const AHEAD: Duration = Duration::from_secs(3600);
+
+/// Whether `number`, Unix time in nanoseconds, is at most an hour past `now`.
+pub fn is_plausible(number: u64, now: SystemTime) -> bool {
+    let most = (now + AHEAD).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u128::from(number) <= most.as_nanos()
+}
 
 /// Job, rank, world size, replica.
 pub type Place = (String, u32, u32, u32);
@@ -76,6 +87,18 @@ mod tests {
 
     fn place(rank: u32) -> Place {
         ("job".into(), rank, 8, 0)
+    }
+
+    #[test]
+    fn no_number_is_from_a_far_future() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let hour = 3_600_000_000_000;
+        for number in [1, 1_800_000_000_000_000_000, 1_800_000_000_000_000_000 + hour] {
+            assert!(is_plausible(number, now), "{number}");
+        }
+        for number in [1_800_000_000_000_000_001 + hour, u64::MAX] {
+            assert!(!is_plausible(number, now), "{number}");
+        }
     }
 
     #[test]

@@ -2,19 +2,23 @@
 
 use super::{
     Shared, bodies, code_name,
-    fence::{Place, Post},
+    fence::{self, Place, Post},
     gate, status,
 };
 use crate::auth::Caller;
+use crate::job;
 use crate::job::{Feed, Job, JobError};
 use crate::keeper::Mark;
 use crate::live::Who;
+use crate::metrics::{self, StreamEnd};
 use crate::stream::{self, Ask, Positions};
-use crate::{job, metrics};
 use bytes::Bytes;
 use mixfeed_proto::{self as v1, replay_batch_request::What, stream_batches_request::Start};
 use prost::Message;
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 use tonic::Status;
 use tracing::Span;
 
@@ -116,6 +120,10 @@ fn open(
             let request: v1::StreamBatchesRequest = decode(message)?;
             replica = request.replica.to_string();
             let v1::StreamBatchesRequest { job, rank, world_size, replica, fence, .. } = &request;
+            if !fence::is_plausible(*fence, SystemTime::now()) {
+                let why = "is more than an hour ahead of the server's clock, want the reader's start in ns of Unix time";
+                return Err(status::invalid_field("fence", format!("{fence} {why}")));
+            }
             place = (*fence != 0).then(|| ((job.clone(), *rank, *world_size, *replica), *fence));
             batches(shared, caller, request, asked)?
         }
@@ -136,8 +144,8 @@ fn open(
     let revoked = gate::revoked(shared, caller, &ask.job.name);
     let either = async move {
         tokio::select! {
-            status = revoked => status,
-            status = superseded => status,
+            status = revoked => (StreamEnd::Revoked, status),
+            status = superseded => (StreamEnd::Fenced, status),
         }
     };
     let leave = stream::Leave::when(shared.draining.clone(), either);

@@ -54,7 +54,7 @@ pub(super) async fn run(
         _ = closed.wait_for(|closed| *closed) => {
             (StreamEnd::Closed, Status::aborted(format!("job `{}` was closed", ask.job.name)))
         }
-        status = leave.at_once() => (StreamEnd::Revoked, status),
+        word = leave.at_once() => word,
         // The client left; nothing else would notice while a block is in the making.
         () = frames.closed() => (StreamEnd::Client, Status::cancelled("")),
         done = sender.all(&mut coming) => match done {
@@ -153,8 +153,8 @@ impl Sender<'_> {
     }
 
     async fn go_away(&self) -> Result<(StreamEnd, Status), Gone> {
-        if let Some(status) = self.leave.word() {
-            return Ok((StreamEnd::Revoked, status));
+        if let Some(word) = self.leave.word() {
+            return Ok(word);
         }
         let reason = "the server is stopping".into();
         self.part(Part::GoAway(v1::GoAway { reason, endpoints: Vec::new() })).await?;

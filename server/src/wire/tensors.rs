@@ -4,7 +4,7 @@ use crate::assemble::{Block, Extent, Sample};
 use crate::batch::{Dtype, Piece};
 use crate::exec::{labels, points::columns::width};
 use crate::job::{Feed, Image, Pipeline, Points, Tokens};
-use crate::plan::{Row, recipe};
+use crate::plan::Row;
 use bytes::Bytes;
 use mixfeed_proto as v1;
 
@@ -22,8 +22,8 @@ const FACTS: [Column; 7] = [
     ("plan.box", Dtype::U32, 4),
 ];
 
-/// After those where clean rows are sent: the row's own slot, and the words of its plan.
-const RECIPE: [Column; 2] = [("plan.base", Dtype::U32, 1), ("plan.op", Dtype::U32, 0)];
+/// After those where clean rows are sent: the row's own slot.
+const BASE: Column = ("plan.base", Dtype::U32, 1);
 
 /// Of a row of tokens.
 const IDS: [Column; 3] =
@@ -58,11 +58,8 @@ fn columns(feed: &Feed, image: &Image) -> Vec<Column> {
     let width = |(name, dtype, width): Column| {
         (name, dtype, if width == 0 { feed.classes.len() as u64 } else { width })
     };
-    let words = image.delivery.words();
-    let recipe = words.into_iter().flat_map(|words| {
-        RECIPE.map(|(name, dtype, width)| (name, dtype, if width == 0 { words as u64 } else { width }))
-    });
-    labels.iter().chain(&FACTS).copied().map(width).chain(recipe).collect()
+    let base = image.delivery.words().map(|_| BASE);
+    labels.iter().chain(&FACTS).copied().map(width).chain(base).collect()
 }
 
 /// Offsets that a batch of tokens carries: name, and whether they count pieces instead of tokens.
@@ -81,11 +78,12 @@ pub fn descriptors(feed: &Feed, extent: Extent) -> Vec<v1::TensorDescriptor> {
             let [a, b, c] = image.shape();
             let mixed = describe("image", image.format.dtype, vec![rows, a, b, c], "");
             let clean = describe("image.clean", Dtype::U8, vec![extent.slots, a, b, c], "");
-            let pixels = [(image.delivery.mixed(), mixed), (image.delivery.words().is_some(), clean)];
-            let pixels = pixels.into_iter().filter(|(sent, _)| *sent).map(|(_, pixels)| pixels);
+            let words = image.delivery.words();
+            let ops = words.map(|words| describe("plan.op", Dtype::U32, vec![rows, words as u64], ""));
+            let large = [image.delivery.mixed().then_some(mixed), words.map(|_| clean), ops];
             let small = columns(feed, image).into_iter();
             let small = small.map(|(name, dtype, width)| describe(name, dtype, shape(width), ""));
-            pixels.chain(small).collect()
+            large.into_iter().flatten().chain(small).collect()
         }
         Pipeline::Tokens(rule) => {
             let mut all = large(rule, extent);
@@ -272,13 +270,8 @@ impl Columns {
             facts.iter_mut().zip(&cells).for_each(|(column, cell)| column.extend_from_slice(cell));
             digest(&mut self.digest, row, &[base, partner]);
         }
-        if let Some(words) = image.delivery.words() {
-            let [bases, ops] = &mut facts[FACTS.len()..] else { unreachable!("as many as columns()") };
-            let size = (image.view.height, image.view.width);
-            for row in rows {
-                bases.extend((slot as u32 + row.base).to_le_bytes());
-                recipe::encode(row, slot as u32, size, words, ops);
-            }
+        if let [bases] = &mut facts[FACTS.len()..] {
+            rows.iter().for_each(|row| bases.extend((slot as u32 + row.base).to_le_bytes()));
         }
     }
 

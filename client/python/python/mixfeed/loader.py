@@ -145,6 +145,7 @@ class Loader(Feedback):
             feedback=feedback,
             attempt=attempt,
             pin=pin_memory,
+            device=device,
             options={option: value for option, value in options.items() if value is not None},
         )
         self._resumed = self._begun = self._closed = self._leaving = False

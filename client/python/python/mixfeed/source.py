@@ -32,6 +32,8 @@ class Plan:
     feedback: bool
     attempt: int | None
     pin: bool
+    device: Any
+    """Of the loader, as it was given; None without."""
     options: dict[str, Any] = field(repr=False)
     """Of the client, by its names. The token is among them."""
 
@@ -62,7 +64,7 @@ class Source:
         if plan.pin:
             from mixfeed.cuda import pin_functions
 
-            options["pin"] = pin_functions()
+            options["pin"] = pin_functions(plan.device)
         self.client = _mixfeed.Client(plan.endpoints, options)
         self.info: dict[str, Any] = json.loads(self.client.open(plan.job, plan.spec))
         self.stream: _mixfeed.Stream | None = None
