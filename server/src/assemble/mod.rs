@@ -3,7 +3,9 @@
 //! A block is read on a few blocking threads (reads wait for disks, not for cores), then decoded, planned and mixed on
 //! the CPU pool. Rows of tokens are finished where they are read: copying them is all there is to do. Blocks are independent of each other: which server or thread makes them changes nothing.
 
+mod block;
 mod compare;
+mod error;
 mod fetch;
 mod mix;
 mod points;
@@ -13,6 +15,8 @@ mod rows;
 mod slab;
 mod tokens;
 
+pub use block::{Block, BlockAt, Extent};
+pub use error::AssembleError;
 pub use points::{Mixed, Opened, SceneRow, open, open_read};
 pub use pool::Pool;
 pub use replace::{Refusal, Replaced, Sample, Slots};
@@ -20,17 +24,14 @@ pub use rows::{Shown, show, show_read};
 pub use slab::{Slab, Slabs};
 pub use tokens::{TokenRow, tokens};
 
-use crate::batch::{Piece, SampleId};
+use crate::batch::SampleId;
 use crate::decode::DecodeError;
-use crate::exec::device::{DeviceError, Worker};
-use crate::exec::mixer::MixerError;
-use crate::exec::points::{columns::Missing, union::UnionError, voxel::VoxelError};
-use crate::job::{Feed, MadeBy, Pipeline, Place};
-use crate::keeper::KeeperError;
+use crate::exec::device::Worker;
+use crate::job::{Feed, Pipeline, Place};
 use crate::metrics::{self, Stage};
 use crate::plan::{
     Plan,
-    block::{self, MixRule},
+    block::{self as mixing, MixRule},
     fields::Bank,
 };
 use crate::rng::Stream;
@@ -51,135 +52,6 @@ const TURNS: usize = 2;
 const STACK: usize = 8 << 20;
 /// Pauses before a failed read is tried again.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
-
-/// A block that cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum AssembleError {
-    /// A record cannot be read now, or is no longer what was indexed.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A bad record, and every record tried in its place is bad too.
-    #[error("record `{record}` is bad ({reason}), and so were all {probes} tried in its place")]
-    NoReplacement {
-        /// Source and record.
-        record: String,
-        /// Why it was refused.
-        reason: Refusal,
-        /// Records tried.
-        probes: u64,
-    },
-    /// More bad records than the job allows.
-    #[error(
-        "{bad} of {seen} records were bad, the job allows a share of {limit}; the last one: `{record}` ({reason})"
-    )]
-    TooManyBad {
-        /// Bad records so far.
-        bad: u64,
-        /// Records so far.
-        seen: u64,
-        /// `max_bad_fraction` of the job.
-        limit: f64,
-        /// Source and record.
-        record: String,
-        /// Why it was refused.
-        reason: String,
-    },
-    /// A block that is larger than all memory of its stream.
-    #[error(
-        "a block needs {needed} bytes while it is made, the stream has {budget}; ask for more `prefetch_bytes` or use a smaller `mix_block`"
-    )]
-    TooLarge {
-        /// Bytes needed.
-        needed: usize,
-        /// Bytes of the stream.
-        budget: usize,
-    },
-    /// A batch that was made again is not the one of its receipt.
-    #[error("step {step} came out otherwise than its receipt says")]
-    Differs {
-        /// Step.
-        step: u64,
-    },
-    /// The mixture cannot say what stands in the step.
-    #[error(transparent)]
-    Mixture(#[from] KeeperError),
-    /// Rows that cannot be made of their scenes.
-    #[error(transparent)]
-    Union(#[from] UnionError),
-    /// Rows that the job's voxels are too small for.
-    #[error(transparent)]
-    Voxels(#[from] VoxelError),
-    /// Scenes without what a column holds.
-    #[error(transparent)]
-    Missing(#[from] Missing),
-    /// The server's device does not mix it, and the job allows no other executor.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// A mixer of the job makes no mask of a pair.
-    #[error(transparent)]
-    Mixer(#[from] MixerError),
-    /// A defect of ours; the block is lost, the server is not.
-    #[error("internal error while making a block: {0}")]
-    Panic(String),
-}
-
-/// Which block to make.
-#[derive(Clone, Debug)]
-pub struct BlockAt {
-    /// Step.
-    pub step: u64,
-    /// First slot of the block in the step.
-    pub slot: u64,
-    /// Its records.
-    pub places: Vec<Place>,
-}
-
-/// A finished block.
-#[derive(Clone, Debug)]
-pub struct Block {
-    /// Its rows of the large tensors, in descriptor order: pixels, or token ids and what goes with them.
-    pub tensors: Vec<Piece>,
-    /// What became of its slots; rows of tokens have no plan.
-    pub plan: Plan,
-    /// Records in the slots, replacements applied.
-    pub samples: Vec<Sample>,
-    /// What its rows hold.
-    pub extent: Extent,
-    /// Of scenes: what each row was made of.
-    pub scenes: Vec<SceneRow>,
-    /// Who mixed it.
-    pub by: MadeBy,
-}
-
-/// What rows hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extent {
-    /// Rows.
-    pub rows: u64,
-    /// Slots that the rows are made of, counted only for pictures.
-    pub slots: u64,
-    /// Tokens in rows of lengths of their own; as many as fit into rows of equal length.
-    pub tokens: u64,
-    /// Pieces of documents, counted only for jobs that send where they begin.
-    pub pieces: u64,
-    /// Points that are sent: voxels, where a job has them.
-    pub points: u64,
-    /// Points before voxels, counted only for jobs that send which voxel each became.
-    pub inverse: u64,
-}
-
-impl std::iter::Sum for Extent {
-    fn sum<I: Iterator<Item = Extent>>(all: I) -> Extent {
-        all.fold(Extent::default(), |a, b| Extent {
-            rows: a.rows + b.rows,
-            slots: a.slots + b.slots,
-            tokens: a.tokens + b.tokens,
-            pieces: a.pieces + b.pieces,
-            points: a.points + b.points,
-            inverse: a.inverse + b.inverse,
-        })
-    }
-}
 
 /// A block in the making.
 struct Work {
@@ -461,8 +333,8 @@ fn planned(
 ) -> Plan {
     let labels: Vec<i32> = samples.iter().map(|s| s.label).collect();
     let epoch = feed.order.epoch(at.step);
-    let place = block::Place { stream, fields, step: at.step, epoch, slot: at.slot, size };
-    block::block(mix, &place, &labels)
+    let place = mixing::Place { stream, fields, step: at.step, epoch, slot: at.slot, size };
+    mixing::block(mix, &place, &labels)
 }
 
 /// A record's bytes, or why they were not read.
