@@ -194,3 +194,13 @@ def test_batches_of_mixed_rows_tell_facts_and_no_masks(load):
     assert torch.equal(plan.labels().weights, batch.labels.weights)
     with pytest.raises(mixfeed.plan.RecipeError, match="delivery `recipe` or `both`"):
         plan.mask()
+
+
+@pytest.mark.parametrize("arrays", ["numpy", "raw"])
+def test_plans_come_from_other_kinds_of_arrays(load, arrays):
+    loader = load(spec(every()))
+    want = Plan.of(next(loader))
+    other = load(spec(every()), job=loader.describe()["job"], arrays=arrays, exclusive=False)
+    found = Plan.of(next(other))
+    for name in ("base", "partner", "policy", "box", "words"):
+        assert torch.equal(getattr(found, name), getattr(want, name)), name
