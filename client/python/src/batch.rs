@@ -135,11 +135,6 @@ impl Batch {
         self.0.batch.receipt().map(crate::jobs::receipt_json)
     }
 
-    #[getter]
-    fn nbytes(&self) -> usize {
-        self.0.batch.bytes()
-    }
-
     /// Tensors' names in the server's order.
     #[getter]
     fn names(&self) -> Vec<&str> {

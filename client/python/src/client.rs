@@ -1,6 +1,8 @@
 //! A client as Python holds it: options in, streams and descriptions out.
 
-use crate::{batch::Batch, control::Control, error, jobs, mixture, pinned::Pinned, stream::Stream};
+use crate::{
+    batch::Batch, control::Control, error, jobs, life::Life, mixture, pinned::Pinned, stream::Stream,
+};
 use mixfeed_client::{ClientOptions, EvalOptions, Replay, Resume, Start, StreamOptions, spec::LastBatch};
 use pyo3::{
     exceptions::{PyOSError, PyTypeError},
@@ -8,6 +10,9 @@ use pyo3::{
     types::PyDict,
 };
 use std::{sync::Arc, time::Duration};
+
+/// Seconds that stand for ever.
+const LONGEST: f64 = 1e9;
 
 /// Connections to the servers of a job, and the thread that its control calls run on.
 #[pyclass(frozen, module = "mixfeed._mixfeed")]
@@ -25,7 +30,7 @@ fn options(given: &Bound<'_, PyDict>) -> PyResult<ClientOptions> {
             continue;
         }
         let name: String = name.extract()?;
-        let time = || value.extract::<f64>().map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
+        let time = || seconds(value.py(), &name, value.extract()?);
         options = match name.as_str() {
             "connect_timeout" => options.connect_timeout(time()?),
             "call_timeout" => options.call_timeout(time()?),
@@ -54,6 +59,15 @@ fn options(given: &Bound<'_, PyDict>) -> PyResult<ClientOptions> {
     Ok(options)
 }
 
+/// Seconds as a time, at most some thirty years.
+///
+/// # Errors
+/// `Argument` where they are below 0 or no number.
+pub fn seconds(py: Python<'_>, name: &str, given: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(if given > LONGEST { LONGEST } else { given })
+        .map_err(|_| argument(py, name, &format!("is {given}, want seconds of at least 0")))
+}
+
 fn resume_of(py: Python<'_>, name: &str) -> PyResult<Resume> {
     match name {
         "ask" => Ok(Resume::Ask),
@@ -75,11 +89,17 @@ pub fn cursor_of(py: Python<'_>, text: &str) -> PyResult<mixfeed_client::Cursor>
 
 #[pymethods]
 impl Client {
-    /// Connects to the first endpoint that answers, for as long as `patience` says.
+    /// Connects to the first endpoint that answers, for as long as `patience` says. Every wait ends once `life` is closed.
     #[new]
-    fn connect(py: Python<'_>, endpoints: Vec<String>, given: &Bound<'_, PyDict>) -> PyResult<Self> {
+    fn connect(
+        py: Python<'_>,
+        endpoints: Vec<String>,
+        given: &Bound<'_, PyDict>,
+        life: Py<PyAny>,
+    ) -> PyResult<Self> {
         let options = options(given)?;
-        let control = Control::start().map_err(|failed| PyOSError::new_err(failed.to_string()))?;
+        let control =
+            Control::start(Life::of(life)).map_err(|failed| PyOSError::new_err(failed.to_string()))?;
         let connecting = mixfeed_client::Client::connect_with(endpoints, options);
         let client = control.call(py, connecting)?;
         Ok(Client { control, client })

@@ -1,7 +1,7 @@
 //! The thread on which a loader's control calls and reports run. A runtime per loader and not one per process: it ends
 //! with its loader, and a forked child has nothing of it to trip over.
 
-use crate::{error, wait::wait};
+use crate::{error, life::Life, wait::wait};
 use mixfeed_client::Error;
 use pyo3::prelude::*;
 use std::{future::Future, pin::Pin, thread};
@@ -19,6 +19,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone, Debug)]
 pub struct Control {
     tasks: mpsc::Sender<Task>,
+    life: Life,
 }
 
 impl Control {
@@ -26,7 +27,7 @@ impl Control {
     ///
     /// # Errors
     /// What the operating system says when it has no thread or no socket to give.
-    pub fn start() -> std::io::Result<Self> {
+    pub fn start(life: Life) -> std::io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (tasks, mut queue) = mpsc::channel::<Task>(CALLS);
         let body = move || {
@@ -45,7 +46,7 @@ impl Control {
             });
         };
         thread::Builder::new().name("mixfeed-control".into()).spawn(body)?;
-        Ok(Control { tasks })
+        Ok(Control { tasks, life })
     }
 
     /// Runs a future on the thread without waiting for it. `false`: the thread is busy with too many.
@@ -53,10 +54,11 @@ impl Control {
         self.tasks.try_send(Box::pin(future)).is_ok()
     }
 
-    /// Runs a future on the thread and waits for it. A signal that ends the wait ends the future too.
+    /// Runs a future on the thread and waits for it. A signal that ends the wait ends the future too, and so does the
+    /// loader's end.
     ///
     /// # Errors
-    /// The call's, as exceptions; what a signal handler raised.
+    /// The call's, as exceptions; what a signal handler raised; `Closed`.
     pub fn call<T: Send + 'static>(
         &self,
         py: Python<'_>,
@@ -77,7 +79,7 @@ impl Control {
             let message = format!("more than {CALLS} calls of one loader at a time");
             return Err(error::plain(py, "Exhausted", message));
         }
-        match wait(py, receiver, || Ok(()))? {
+        match wait(py, receiver, || self.life.check(py))? {
             Ok(done) => done.map_err(|failed| error::raise(py, &failed)),
             Err(_) => Err(error::plain(py, "Closed", "the loader's thread has ended".into())),
         }

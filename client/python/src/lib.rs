@@ -10,6 +10,7 @@ mod control;
 mod dlpack;
 mod error;
 mod jobs;
+mod life;
 mod mixture;
 mod pinned;
 mod reporter;

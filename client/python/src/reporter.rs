@@ -2,7 +2,7 @@
 
 use crate::{
     batch::kind_name,
-    client::{Client, argument, cursor_of},
+    client::{Client, argument, cursor_of, seconds},
     error,
     wait::wait,
 };
@@ -13,16 +13,21 @@ use mixfeed_client::{
 };
 use pyo3::{prelude::*, types::PyDict};
 use std::{
+    cell::Cell,
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::sync::{Notify, mpsc};
 
 /// Most bytes of reports that wait for the server: an hour of one small report a second, or a few sketches.
 const QUEUE_BYTES: usize = 16 << 20;
+
+/// Most reports that are remembered as not counted until somebody asks for them; a step has less kinds.
+const LOST: usize = 64;
 
 /// What went wrong with a report since somebody last asked.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ struct Counts {
 #[derive(Debug, Default)]
 struct State {
     failure: Option<Failure>,
+    /// Kind, first step and end of reports that do not count, since somebody last asked.
+    lost: VecDeque<(String, u64, u64)>,
     counts: Counts,
     /// Reports after a fence are pointless.
     fenced: bool,
@@ -63,22 +70,32 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Gives bytes back that were set aside.
+    fn free(&self, bytes: usize) {
+        if self.bytes.fetch_sub(bytes, Ordering::AcqRel) == bytes {
+            self.empty.notify_waiters();
+        }
+    }
 }
 
-/// Bytes that a report holds, about.
-fn size(report: &ReportRequest) -> usize {
-    256 + 8 * (report.values.len() + report.counts.len() + report.more.len())
+/// Bytes that a report of so many numbers holds, about.
+fn size(numbers: usize) -> usize {
+    256 + 8 * numbers
 }
+
+/// A report and the bytes that were set aside for it.
+type Queued = (ReportRequest, usize);
 
 /// One attempt of a trainer and what it has to tell.
 #[pyclass(frozen, module = "mixfeed._mixfeed")]
 #[derive(Debug)]
 pub struct Reporter {
     ledger: Mutex<Ledger>,
-    queue: mpsc::UnboundedSender<ReportRequest>,
+    queue: mpsc::UnboundedSender<Queued>,
     shared: Arc<Shared>,
+    groups: usize,
     attempt: u64,
-    branch: u64,
     /// Segment and mixture whose held-out losses are wanted before the first step.
     first: Option<(u64, u64)>,
 }
@@ -116,35 +133,28 @@ impl Reporter {
             }
         };
         let (caller, name) = (client.client.clone(), job.clone());
-        let opened = match attempt {
-            Some(attempt) => (attempt, branch, None),
+        let (attempt, first) = match attempt {
+            Some(attempt) => (attempt, None),
             None => {
                 let call = async move { caller.open_attempt(&name, completed, branch, resume).await };
                 let opened = client.control.call(py, call)?;
                 let first = opened.evaluate_first.then_some((opened.segment, opened.mixture_id));
-                (opened.attempt, opened.branch, first)
+                (opened.attempt, first)
             }
         };
-        let (attempt, branch, first) = opened;
         let shared = Arc::new(Shared::default());
         let (queue, reports) = mpsc::unbounded_channel();
         if !client.control.spawn(send(client.client.clone(), reports, shared.clone())) {
             return Err(error::plain(py, "Exhausted", "the loader's thread is busy".into()));
         }
         let ledger = Mutex::new(Ledger::new(&job, attempt, rank, groups));
-        Ok(Reporter { ledger, queue, shared, attempt, branch, first })
+        Ok(Reporter { ledger, queue, shared, groups, attempt, first })
     }
 
     /// Number of the attempt; other ranks that report join it.
     #[getter]
     fn attempt(&self) -> u64 {
         self.attempt
-    }
-
-    /// Branch on which training goes on.
-    #[getter]
-    fn branch(&self) -> u64 {
-        self.branch
     }
 
     /// Segment and mixture of the held-out losses that are wanted before the first step; None when they are not.
@@ -177,30 +187,39 @@ impl Reporter {
     /// Queues the sums of the steps since the last such report: "train" or "excess".
     fn sums(&self, py: Python<'_>, kind: &str, completed: u64) -> PyResult<()> {
         let kind = kind_of(py, kind)?;
-        let report = self.lock().sums(kind, completed).map_err(|wrong| refused(py, &wrong))?;
-        self.push(py, report)
+        // Room first: sums that were taken, and a number that was given, would be lost without it.
+        let bytes = self.room(py, 2 * self.groups)?;
+        let report = self.lock().sums(kind, completed).map_err(|wrong| {
+            self.shared.free(bytes);
+            refused(py, &wrong)
+        })?;
+        self.push(py, report, bytes)
     }
 
-    /// Queues a report of another kind, with its numbers by field.
+    /// Queues a report with its numbers by field; `from_step` is for sums.
     fn vector(&self, py: Python<'_>, kind: &str, completed: u64, fields: &Bound<'_, PyDict>) -> PyResult<()> {
         let kind = kind_of(py, kind)?;
         // Read before the report is numbered: a number that is left out would never be filled.
-        let mut given = ReportRequest::default();
+        let mut given = ReportRequest { from_step: completed, ..Default::default() };
         for (name, value) in fields {
             match name.extract::<String>()?.as_str() {
                 "values" => given.values = value.extract()?,
                 "counts" => given.counts = value.extract()?,
                 "more" => given.more = value.extract()?,
                 "lr" => given.lr = value.extract()?,
+                "from_step" => given.from_step = value.extract()?,
                 "owner" => given.owner = value.extract()?,
                 "held_out" => given.held_out = value.extract()?,
                 "eval_digest" => given.eval_digest = value.extract::<Vec<u8>>()?.into(),
                 other => return Err(argument(py, "gradients", &format!("has no field `{other}`"))),
             }
         }
+        let bytes = self.room(py, given.values.len() + given.counts.len() + given.more.len())?;
         let report = self.lock().report(kind, completed);
-        let ReportRequest { values, counts, more, lr, owner, held_out, eval_digest, .. } = given;
-        self.push(py, ReportRequest { values, counts, more, lr, owner, held_out, eval_digest, ..report })
+        let ReportRequest { values, counts, more, lr, owner, held_out, eval_digest, from_step, .. } = given;
+        let report =
+            ReportRequest { values, counts, more, lr, owner, held_out, eval_digest, from_step, ..report };
+        self.push(py, report, bytes)
     }
 
     /// Raises what went wrong since the last call, once.
@@ -213,9 +232,22 @@ impl Reporter {
         }
     }
 
-    /// Waits until every report was answered, at most `seconds`; whether they were.
-    fn flush(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
-        let until = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 1e9));
+    /// Reports that do not count, since the last call: kind, first step and end.
+    fn lost(&self) -> Vec<(String, u64, u64)> {
+        self.shared.lock().lost.drain(..).collect()
+    }
+
+    /// Whether a report of `groups` numbers and counts would be taken.
+    ///
+    /// # Errors
+    /// `Exhausted`, `Fenced`.
+    fn ready(&self, py: Python<'_>) -> PyResult<()> {
+        self.room(py, 2 * self.groups).map(|bytes| self.shared.free(bytes))
+    }
+
+    /// Waits until every report was answered, at most `timeout` seconds; whether they were.
+    fn flush(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
+        let until = Instant::now() + seconds(py, "timeout", timeout)?;
         let emptied = async {
             loop {
                 let notified = self.shared.empty.notified();
@@ -228,11 +260,15 @@ impl Reporter {
             }
         };
         tokio::pin!(emptied);
-        let late =
-            || if Instant::now() < until { Ok(()) } else { Err(error::plain(py, "Timeout", String::new())) };
-        match wait(py, emptied, late) {
+        // What a signal handler raised after that moment is no lateness.
+        let late = Cell::new(false);
+        let check = || {
+            late.set(Instant::now() >= until);
+            if late.get() { Err(error::plain(py, "Timeout", String::new())) } else { Ok(()) }
+        };
+        match wait(py, emptied, check) {
             Ok(()) => Ok(true),
-            Err(_) if Instant::now() >= until => Ok(false),
+            Err(_) if late.get() => Ok(false),
             Err(raised) => Err(raised),
         }
     }
@@ -250,19 +286,24 @@ impl Reporter {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, py: Python<'_>, report: ReportRequest) -> PyResult<()> {
+    /// Sets bytes aside for a report of so many numbers.
+    fn room(&self, py: Python<'_>, numbers: usize) -> PyResult<usize> {
         if self.shared.lock().fenced {
             return Err(error::plain(py, "Fenced", "a newer attempt of this job's trainer has begun".into()));
         }
-        let bytes = size(&report);
+        let bytes = size(numbers);
         let before = self.shared.bytes.fetch_add(bytes, Ordering::AcqRel);
         if before + bytes > QUEUE_BYTES {
-            self.shared.bytes.fetch_sub(bytes, Ordering::AcqRel);
+            self.shared.free(bytes);
             let message = format!("{before} bytes of reports wait for the server, at most {QUEUE_BYTES}");
             return Err(error::plain(py, "Exhausted", message));
         }
+        Ok(bytes)
+    }
+
+    fn push(&self, py: Python<'_>, report: ReportRequest, bytes: usize) -> PyResult<()> {
         self.queue
-            .send(report)
+            .send((report, bytes))
             .map_err(|_| error::plain(py, "Closed", "the loader's thread has ended".into()))
     }
 }
@@ -280,18 +321,15 @@ fn refused(py: Python<'_>, wrong: &DriveError) -> PyErr {
 /// Sends reports in order until the reporter is gone and none is left.
 async fn send(
     client: mixfeed_client::Client,
-    mut reports: mpsc::UnboundedReceiver<ReportRequest>,
+    mut reports: mpsc::UnboundedReceiver<Queued>,
     shared: Arc<Shared>,
 ) {
-    while let Some(report) = reports.recv().await {
+    while let Some((report, bytes)) = reports.recv().await {
         if !shared.lock().fenced {
             let answer = client.report(&report).await;
             shared.lock().note(&report, answer);
         }
-        let bytes = size(&report);
-        if shared.bytes.fetch_sub(bytes, Ordering::AcqRel) == bytes {
-            shared.empty.notify_waiters();
-        }
+        shared.free(bytes);
     }
 }
 
@@ -319,6 +357,10 @@ impl State {
             },
         };
         self.counts.refused += 1;
+        if self.lost.len() == LOST {
+            self.lost.pop_front();
+        }
+        self.lost.push_back((kind_name(report.kind()), report.from_step, report.to_step));
         self.fenced |= matches!(failure, Failure::Fenced(_));
         self.failure.get_or_insert(failure);
     }

@@ -1,6 +1,6 @@
 //! A stream of batches as Python reads it.
 
-use crate::{batch::Batch, error, jobs::cursor_json, wait::wait};
+use crate::{batch::Batch, error, wait::wait};
 use futures_util::Stream as _;
 use mixfeed_client::BatchStream;
 use pyo3::prelude::*;
@@ -56,14 +56,20 @@ impl Stream {
 
 #[pymethods]
 impl Stream {
-    /// The next batch, or None after the last one.
-    fn next(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
+    /// The next batch, or None after the last one. `also`, called while it is waited for, may end the wait by raising:
+    /// a batch that waits for a report that was refused would never come.
+    #[pyo3(signature = (also = None))]
+    fn next(&self, py: Python<'_>, also: Option<Bound<'_, PyAny>>) -> PyResult<Option<Batch>> {
         let mut guard = self.take(py)?;
         let Some(stream) = guard.as_mut() else {
             return Err(error::plain(py, "Closed", "the stream is closed".into()));
         };
         let next = poll_fn(|context| Pin::new(&mut *stream).poll_next(context));
-        let batch = wait(py, next, || self.check(py));
+        let check = || {
+            self.check(py)?;
+            also.as_ref().map_or(Ok(()), |also| also.call0().map(drop))
+        };
+        let batch = wait(py, next, check);
         if batch.is_err() && self.closed.load(Ordering::Acquire) {
             *guard = None;
         }
@@ -72,11 +78,6 @@ impl Stream {
             Some(Ok(batch)) => Ok(Some(Batch::new(batch))),
             Some(Err(failed)) => Err(error::raise(py, &failed)),
         }
-    }
-
-    /// Cursor after the last batch that was handed out, as JSON.
-    fn cursor(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        Ok(self.take(py)?.as_ref().and_then(|stream| stream.cursor().map(cursor_json)))
     }
 
     /// Steps served, rows dropped and rows padded, once the job has ended.

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -164,6 +165,35 @@ def test_rows_of_tokens(load):
         _ = batch.points
 
 
+def test_half_of_odd_blocks_splits_by_slots_and_rows(load):
+    mix = {"policies": [{"name": "mixup"}], "granularity": "half", "pairing": "flip"}
+    spec = specs.photos(mix=mix, mix_block=5, global_batch=10, output={"delivery": "both"})
+    (batch,) = take(load(spec))
+    first, second = batch.split(2)
+    assert batch.rows == 6 and (first.rows, second.rows) == (3, 3)
+    assert (first.slots, second.slots) == (range(5), range(5, 10))
+    for name in ("image", "image.clean"):
+        assert torch.equal(torch.cat([first[name], second[name]]), batch[name])
+    assert len(first["image.clean"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("half", "rows", "bounds"),
+    [
+        (True, 6, [(0, 0), (5, 3), (10, 6)]),
+        (True, 4, [(0, 0), (5, 3), (10, 4)]),
+        (False, 7, [(0, 0), (5, 5), (10, 7)]),
+        (False, 5, [(0, 0), (10, 5)]),
+        (False, 0, [(0, 0), (10, 0)]),
+    ],
+)
+def test_partial_batches_end_within_a_block(load, half, rows, bounds):
+    meta = replace(next(load())._meta, slots=(0, 10), partial=rows < 6)
+    made = {"sample.flags": torch.zeros(rows), "image.clean": torch.zeros(10)}
+    batch = mixfeed.Batch(None, "torch", 5, half=half, meta=meta, made=made, layout=dict.fromkeys(made))
+    assert batch._bounds() == bounds
+
+
 def test_documents_are_ragged(load):
     (batch,) = take(load(specs.texts(tokens={"seq_len": 64, "packing": "document"}, mix_block=4)))
     values, offsets = batch.ragged("input_ids")
@@ -203,6 +233,13 @@ def test_other_kinds_of_arrays_split_as_well(load, arrays):
     joined = bytes(memoryview(first["input_ids"])) + bytes(memoryview(second["input_ids"]))
     assert joined == bytes(memoryview(batch["input_ids"]))
     assert next(iter(second.ragged("input_ids").offsets)) == 0
+    assert first.nbytes + second.nbytes == batch.nbytes + 8, "offsets have one number more in two parts"
+    again = second.split(1)[0]
+    assert list(again.ragged("input_ids").offsets) == list(second.ragged("input_ids").offsets)
+    moved = second.to("cpu")
+    assert bytes(moved["input_ids"].numpy()) == bytes(memoryview(second["input_ids"]))
+    assert moved["input_ids.offsets"].tolist() == list(second.ragged("input_ids").offsets)
+    assert moved.nbytes == second.nbytes
 
 
 def test_batches_move_to_a_device(load):

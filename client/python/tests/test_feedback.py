@@ -3,9 +3,11 @@ group four times as fast as those of the second."""
 
 import math
 from collections import Counter
+from itertools import islice
 
 import pytest
 import specs
+from server import wait_until
 
 import mixfeed
 
@@ -101,6 +103,47 @@ def test_wrong_reports_are_typed_and_said_at_the_next_call(load):
         loader.flush()
     loader.flush()
     assert loader.stats()["reports"]["refused"] == 1
+
+
+def test_a_refused_report_is_due_again_and_the_new_one_goes_out_before_the_old_failure_is_told(load):
+    loader = load(learning())
+    trainer = Formula(loader)
+    batch = next(loader)
+    nan = {**trainer.losses(), loader.groups[1]: float("nan")}
+    loader.report(batch, eval_loss_sum=nan, eval_tokens=trainer.tokens(), before=True)
+    wait_until(lambda: loader.stats()["reports"]["refused"])
+    assert loader.due(batch).before == ("eval",)
+    with pytest.raises(mixfeed.Refused, match="finite") as refused:
+        loader.report(batch, eval_loss_sum=trainer.losses(), eval_tokens=trainer.tokens(), before=True)
+    assert refused.value.queued and not loader.due(batch).before
+    assert loader.flush() and loader.stats()["reports"]["counted"] == 1
+
+
+def test_a_batch_that_waits_for_a_refused_report_says_so(load):
+    loader = load(learning())
+    trainer = Formula(loader)
+    batch = next(loader)
+    nan = {**trainer.losses(), loader.groups[1]: float("nan")}
+    loader.report(batch, eval_loss_sum=nan, eval_tokens=trainer.tokens(), before=True)
+    with pytest.raises(mixfeed.Refused, match="finite"):
+        list(islice(loader, 3 * ROUND_STEPS))
+
+
+def test_sums_that_were_refused_may_be_given_again(load):
+    spec = learning()
+    spec["mixture"] = {"estimator": {"name": "odm"}}
+    loader = load(spec)
+    for batch in loader:
+        counts = Counter(loader.groups[g] for g in batch.groups.tolist())
+        due = "train" in loader.due(batch).after
+        loader.report(batch, {name: float("nan" if due else 1) for name in counts}, counts)
+        if due:
+            break
+    wait_until(lambda: loader.stats()["reports"]["refused"])
+    assert loader.due(batch).after == ("train",)
+    with pytest.raises(mixfeed.Refused, match="finite"):
+        loader.report(batch, dict.fromkeys(counts, 2.0), counts)
+    assert loader.flush() and loader.stats()["reports"]["counted"] == 1 and not loader.due(batch)
 
 
 def test_a_second_attempt_fences_the_first(load):

@@ -37,8 +37,13 @@ def test_wrong_arguments_are_refused_before_anything_is_dialled():
         mixfeed.DataLoader(REFUSING, "job", tls_cert=b"x")
     with pytest.raises(mixfeed.Argument, match="arrays"):
         mixfeed.DataLoader(REFUSING, "job", arrays="jax")
-    with pytest.raises(mixfeed.Argument, match="start"):
-        mixfeed.DataLoader(REFUSING, "job", start=-1)
+    for start in (-1, {}):
+        with pytest.raises(mixfeed.Argument, match="start"):
+            mixfeed.DataLoader(REFUSING, "job", start=start)
+    for seconds in (float("nan"), -1):
+        with pytest.raises(mixfeed.Argument, match=r"patience.*seconds"):
+            next(mixfeed.DataLoader(REFUSING, "job", patience=seconds))
+    assert mixfeed.DataLoader(REFUSING, "job", patience=0), "its length is not asked for"
 
 
 def test_an_unknown_job_is_not_found(server):
@@ -139,6 +144,8 @@ def test_of_two_loaders_in_one_place_the_older_is_told(load):
     assert next(new).step == 0
     with pytest.raises(mixfeed.Aborted, match="rank 0 of 1, replica 0"):
         list(old)
+    with pytest.raises(mixfeed.Aborted, match="rank 0 of 1, replica 0"):
+        next(old)
     for other in (new, beside, replica, free):
         assert next(other).step == 1, "nobody else is"
 
@@ -185,6 +192,34 @@ def test_another_thread_may_close_while_a_batch_is_waited_for(own):
     loader.close()
     reader.join(60)
     assert not reader.is_alive() and isinstance(failed[0], mixfeed.Closed | mixfeed.Unavailable), failed
+
+
+def test_another_thread_may_close_while_a_connection_is_waited_for():
+    loader = mixfeed.DataLoader(REFUSING, "job", patience=600)
+    failed = []
+
+    def read():
+        try:
+            next(loader)
+        except mixfeed.Error as error:
+            failed.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    threads = Path("/proc/self/task")
+    wait_until(lambda: any("mixfeed" in (task / "comm").read_text() for task in threads.iterdir()))
+    loader.close()
+    reader.join(60)
+    assert not reader.is_alive() and isinstance(failed[0], mixfeed.Closed), failed
+
+
+def test_a_batch_that_does_not_get_to_its_device_is_not_lost(load, monkeypatch):
+    loader = load()
+    assert next(loader).step == 0
+    with monkeypatch.context() as broken, pytest.raises(MemoryError):
+        broken.setattr(loader, "_batch", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        next(loader)
+    assert loader.state_dict()["next_step"] == 1 and next(loader).step == 1
 
 
 def test_the_stream_begins_before_the_first_batch_is_asked_for(load):

@@ -59,6 +59,12 @@ def test_states_of_other_jobs_are_refused(load):
         next(loader)
 
 
+def test_a_state_without_a_step_is_none(load):
+    loader = load()
+    with pytest.raises(mixfeed.StateMismatch, match="next_step"):
+        loader.load_state_dict({**loader.state_dict(), "next_step": None})
+
+
 def test_a_finite_job_has_a_length_and_an_end(load):
     loader = load(specs.photos(max_steps=3))
     assert len(loader) == 3 and [batch.step for batch in loader] == [0, 1, 2]

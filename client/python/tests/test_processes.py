@@ -70,28 +70,27 @@ def test_another_process_goes_on_where_this_one_is(load, method):
     assert next(again).step == 2, "the parent's own stream is untouched"
 
 
-def test_one_worker_works_and_more_are_refused(load):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_are_refused(load, workers):
     loader = load(specs.photos(max_steps=3), exclusive=False)
-    whole = [
-        int(batch.images.sum()) for batch in load(specs.photos(max_steps=3), job=loader.describe()["job"])
-    ]
-    with pytest.warns(RuntimeWarning, match="num_workers"):
-        # The warning is the worker's; in this process it is the same call without a worker.
-        _as_worker(1)
-    one = torch.utils.data.DataLoader(loader, batch_size=None, num_workers=1)
-    assert [(batch.step, int(batch.images.sum())) for batch in one] == list(enumerate(whole))
-    two = torch.utils.data.DataLoader(loader, batch_size=None, num_workers=2)
+    around = torch.utils.data.DataLoader(loader, batch_size=None, num_workers=workers)
     with pytest.raises(mixfeed.Argument, match=r"num_workers.*want 0"):
-        list(two)
+        list(around)
 
 
-def _as_worker(count):
-    from unittest import mock
-
-    from mixfeed import settings
-
-    with mock.patch("torch.utils.data.get_worker_info", return_value=mock.Mock(num_workers=count)):
-        settings.check_workers()
+def test_a_forked_child_leaves_its_parents_connections_alone(load):
+    loader = load(arrays="raw")
+    assert next(loader).step == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        source = loader._source
+        before = sys.getrefcount(source.client)
+        loader.__del__()
+        os._exit(0 if sys.getrefcount(source.client) == before + 1 and source.stream is not None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert next(loader).step == 1
 
 
 FORGOTTEN = """

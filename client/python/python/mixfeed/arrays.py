@@ -78,3 +78,19 @@ def to_torch(tensor: Tensor) -> Any:
     if tensor.dtype == "u64":
         return made.view(torch.int64)
     return made
+
+
+def as_torch(value: Any) -> Any:
+    """Whatever a batch hands out as a torch tensor: in the same memory where that is the trainer's own, else
+    a copy. Unsigned types come signed as in `to_torch`."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    if hasattr(value, "writable_capsule"):
+        return to_torch(value)
+    if not hasattr(value, "dtype"):
+        return torch.tensor(value)
+    signed = {"uint32": "int32", "uint64": "int64"}.get(value.dtype.name)
+    array = value if signed is None else value.view(signed)
+    return torch.as_tensor(array if array.flags.writeable else array.copy())

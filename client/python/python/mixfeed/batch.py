@@ -31,7 +31,17 @@ class Batch:
     """
 
     # No Mapping by inheritance: torch's DataLoader would take it apart into a plain dict.
-    __slots__ = ("__weakref__", "_arrays", "_block", "_core", "_kind", "_layout", "_meta", "_tensors")
+    __slots__ = (
+        "__weakref__",
+        "_arrays",
+        "_block",
+        "_core",
+        "_half",
+        "_kind",
+        "_layout",
+        "_meta",
+        "_tensors",
+    )
 
     def __init__(
         self,
@@ -39,12 +49,14 @@ class Batch:
         kind: arrays.Kind,
         block: int,
         *,
+        half: bool = False,
         meta: Meta | None = None,
         tensors: Mapping[str, _mixfeed.Tensor] | None = None,
         made: Mapping[str, Any] | None = None,
         layout: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Made by loaders. `block`: slots of a mixing block, 0 when not known.
+        """Made by loaders. `block`: slots of a mixing block, 0 when not known. `half`: only the first half of
+        each block's rows is here (granularity half).
 
         `layout`: tensors and their offsets.
         """
@@ -52,7 +64,7 @@ class Batch:
             tensors, meta = {name: core.tensor(name) for name in core.names}, _meta(core)
         if meta is None:
             raise Argument("`meta`: is missing, and no batch was received")
-        self._core, self._kind, self._block, self._meta = core, kind, block, meta
+        self._core, self._kind, self._block, self._half, self._meta = core, kind, block, half, meta
         self._tensors: dict[str, _mixfeed.Tensor] = dict(tensors or {})
         self._arrays: dict[str, Any] = dict(made or {})
         self._layout: dict[str, str | None] = (
@@ -142,7 +154,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes over all tensors."""
-        return sum(tensor.nbytes for tensor in self._tensors.values())
+        return sum(_nbytes(self._tensors.get(name, self._arrays.get(name))) for name in self._layout)
 
     @property
     def images(self) -> Any:
@@ -214,7 +226,7 @@ class Batch:
         Raises:
             Argument: `parts` is not in 1..=blocks.
         """
-        bounds = self._block_bounds()
+        bounds = self._bounds()
         blocks = len(bounds) - 1
         if parts < 1 or (parts > blocks and not self.partial):
             raise Argument(f"`parts`: is {parts}, want 1..={blocks}: the batch has {blocks} mixing blocks")
@@ -275,13 +287,15 @@ class Batch:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._kind == "raw":
             raise TypeError("a batch of raw tensors is bound to its memory and cannot be pickled")
-        return _again, (self._kind, self._block, self._meta, dict(self.items()), self._layout)
+        return _again, (self._kind, self._block, self._half, self._meta, dict(self.items()), self._layout)
 
     def _of(self, made: Mapping[str, Any]) -> Batch:
-        return Batch(None, "torch", self._block, meta=self._meta, made=made, layout=self._layout)
+        return Batch(
+            None, "torch", self._block, half=self._half, meta=self._meta, made=made, layout=self._layout
+        )
 
     def _torch(self, name: str) -> Any:
-        return self._tensors[name].torch() if name in self._tensors else self._arrays[name]
+        return arrays.as_torch(self._either(name))
 
     def _either(self, name: str) -> Any:
         """The tensor, or the array that took its place on another device or in another process."""
@@ -292,64 +306,67 @@ class Batch:
             memoryview(self._tensors[name])[index] if name in self._tensors else self._arrays[name][index]
         )
 
-    def _block_bounds(self) -> list[int]:
-        """Rows at which blocks begin, and the end."""
+    def _bounds(self) -> list[tuple[int, int]]:
+        """Where mixing blocks begin, and the end: slots and rows, both from this batch's first."""
         slots, rows = len(self.slots), self.rows
-        block = self._block or max(slots, 1)
-        bounds = [*range(0, slots, block), slots]
-        # Granularity half delivers the first half of each block.
-        if rows * 2 == slots and not self.partial:
-            return [bound // 2 for bound in bounds]
-        return [bound for bound in bounds if bound < rows] + [rows]
+        block, bounds = self._block or max(slots, 1), [(0, 0)]
+        while (begin := bounds[-1])[0] < slots and begin[1] < rows:
+            size = min(block, slots - begin[0])
+            bounds.append((begin[0] + size, begin[1] + ((size + 1) // 2 if self._half else size)))
+        # Rows of a partial batch end within the last block.
+        return [*bounds[:-1], (slots, rows)] if len(bounds) > 1 else [(0, 0), (slots, rows)]
 
-    def _part(self, begin: int, end: int) -> Batch:
+    def _part(self, begin: tuple[int, int], end: tuple[int, int]) -> Batch:
         offsets = {name for name in self._layout.values() if name is not None}
         tensors: dict[str, _mixfeed.Tensor] = {}
         made: dict[str, Any] = {}
         for name, ragged in self._layout.items():
-            first, last = begin, end
+            first, last = begin[1], end[1]
             if name in offsets:
-                made[name] = self._rebased(name, begin, end)
+                made[name] = self._rebased(name, first, last)
                 continue
             if ragged is not None:
-                first, last = self._offset(ragged, begin), self._offset(ragged, end)
+                first, last = self._offset(ragged, first), self._offset(ragged, last)
             elif name == CLEAN:
-                first, last = self._clean_row(begin), self._clean_row(end)
+                clean = int(self._either(CLEAN).shape[0])
+                first, last = min(begin[0], clean), min(end[0], clean)
             if name in self._tensors:
                 tensors[name] = self._tensors[name].slice(first, last)
             else:
                 made[name] = self._arrays[name][first:last]
-        rows = self.rows
-        share = len(self.slots) // rows if rows and not self.partial else 1
-        slots = (self._meta.slots[0] + begin * share, self._meta.slots[0] + end * share)
-        meta = replace(self._meta, slots=slots)
+        slots = (self._meta.slots[0] + begin[0], self._meta.slots[0] + end[0])
         return Batch(
-            None, self._kind, self._block, meta=meta, tensors=tensors, made=made, layout=self._layout
+            None,
+            self._kind,
+            self._block,
+            half=self._half,
+            meta=replace(self._meta, slots=slots),
+            tensors=tensors,
+            made=made,
+            layout=self._layout,
         )
-
-    def _clean_row(self, row: int) -> int:
-        """Clean row at which the mixing block of `row` begins: granularity half has two for a row."""
-        clean, rows = int(self._either(CLEAN).shape[0]), self.rows
-        if clean == rows:
-            return row
-        block, slots, passed = self._block or max(clean, 1), 0, 0
-        while passed < row:
-            size = min(block, clean - slots)
-            slots, passed = slots + size, passed + (size + 1) // 2
-        return slots
 
     def _rebased(self, name: str, begin: int, end: int) -> Any:
         if self._kind == "raw":
-            cut = memoryview(self._tensors[name])[begin : end + 1].tolist()
+            cut = memoryview(self._either(name))[begin : end + 1].tolist()
             return array("q", (offset - cut[0] for offset in cut))
         cut = self[name][begin : end + 1]
         return cut - cut[0]
 
 
 def _again(
-    kind: arrays.Kind, block: int, meta: Meta, made: dict[str, Any], layout: dict[str, str | None]
+    kind: arrays.Kind,
+    block: int,
+    half: bool,
+    meta: Meta,
+    made: dict[str, Any],
+    layout: dict[str, str | None],
 ) -> Batch:
-    return Batch(None, kind, block, meta=meta, made=made, layout=layout)
+    return Batch(None, kind, block, half=half, meta=meta, made=made, layout=layout)
+
+
+def _nbytes(value: Any) -> int:
+    return len(value) * value.itemsize if isinstance(value, array) else int(value.nbytes)
 
 
 def _meta(core: _mixfeed.Batch) -> Meta:

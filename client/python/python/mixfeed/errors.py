@@ -8,6 +8,9 @@ from collections.abc import Sequence
 class Error(Exception):
     """Whatever mixfeed raises about servers, jobs and batches."""
 
+    queued = False
+    """Whether `report` raised this about an earlier report, and has taken the new one."""
+
 
 class Argument(Error, ValueError):
     """An endpoint, an option or an argument that cannot be used."""

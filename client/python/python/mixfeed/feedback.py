@@ -59,6 +59,10 @@ class Feedback:
         Per group (or task): a mapping by name or index, where those left out are 0, or a sequence in order.
         Sums and counts, never means: those of ranks and steps add up exactly.
 
+        What an earlier report failed with is raised after this one was taken (`error.queued`). A report that
+        the server refused is due again. Sums that are given again, after theirs were refused, stand for all
+        the steps since the last ones.
+
         Args:
             batch: the step's batch; None: held-out losses before the first one (`evaluate_first`).
             loss_sum: sums of the training loss in nats per group, over the whole batch.

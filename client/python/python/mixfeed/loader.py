@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import weakref
@@ -17,7 +18,7 @@ from mixfeed.errors import Argument, Closed, Error, StateMismatch
 from mixfeed.evals import EvalSet
 from mixfeed.feedback import Feedback
 from mixfeed.report import Reports, tasks
-from mixfeed.source import Plan, Position, Source, logger
+from mixfeed.source import Life, Plan, Position, Source, logger
 
 if TYPE_CHECKING:
     from mixfeed.device import Mover
@@ -148,11 +149,12 @@ class Loader(Feedback):
             device=device,
             options={option: value for option, value in options.items() if value is not None},
         )
-        self._resumed = self._begun = self._closed = self._leaving = False
+        self._resumed = self._begun = self._leaving = False
+        self._life = Life()
         self._source: Source | None = None
         self._mover: Mover | None = None
         cursor = dict(start) if isinstance(start, Mapping) else None
-        self._seek(start["next_step"] if isinstance(start, Mapping) else start, cursor)
+        self._seek(start if cursor is None else cursor.get("next_step"), cursor)
 
     # Reading
 
@@ -181,9 +183,15 @@ class Loader(Feedback):
             raise TypeError(f"job `{self._plan.job}` has no end, so its loader has no len()")
         return max(0, int(steps) - self._first_step)
 
+    def __bool__(self) -> bool:
+        # Not its length, which asks the server and may not exist.
+        return True
+
     def start_prefetch(self) -> None:
         """Opens the stream now, so that the first batch is received while the trainer still gets ready."""
-        self._open().open_stream(self._position)
+        source = self._open()
+        source.open_stream(self._position)
+        self._stay_open(source)
 
     def eval_set(
         self,
@@ -217,7 +225,7 @@ class Loader(Feedback):
                 held_out=held_out,
             )
 
-        return EvalSet(group, opened, self._batch)
+        return EvalSet(group, opened, functools.partial(self._batch, mixed=False))
 
     def replay(self, what: Batch | int) -> Batch:
         """Makes a batch again: of a step, or one that was received (checked against its receipt)."""
@@ -255,6 +263,8 @@ class Loader(Feedback):
             raise StateMismatch(f"state is of job `{job}`, and this loader reads job `{self._plan.job}`")
         if cursor is not None and not isinstance(cursor, Mapping):
             raise StateMismatch(f"`cursor` is {type(cursor).__name__}, want a mapping")
+        if not isinstance(next_step, int) or next_step < 0:
+            raise StateMismatch(f"`next_step` is {next_step!r}, want a step from 0")
         self._leave()
         self._seek(next_step, None if cursor is None else dict(cursor))
         self._resumed = True
@@ -314,7 +324,7 @@ class Loader(Feedback):
     @property
     def evaluate_first(self) -> bool:
         """Whether `report(None, ...)` is wanted before the first batch: held-out losses. Opens the stream."""
-        self._open().open_stream(self._position)
+        self.start_prefetch()
         reports = self._reports()
         return reports is not None and reports.evaluate_first
 
@@ -322,13 +332,13 @@ class Loader(Feedback):
 
     def close(self, timeout: float = 10.0) -> None:
         """Ends the stream and the connections, after at most `timeout` seconds for reports that are on their
-        way. Batches and views of them stay valid. May be called twice, and by another thread while a batch is
-        waited for.
+        way. Batches and views of them stay valid. May be called twice, and by another thread while a batch or
+        a connection is waited for.
 
         Raises:
             Error: what a report failed with that nobody was told of.
         """
-        self._closed = True
+        self._life.closed = True
         source, self._source = self._here(), None
         mover, self._mover = self._mover, None
         try:
@@ -351,13 +361,18 @@ class Loader(Feedback):
     def __del__(self) -> None:
         # Never waits: the threads end by themselves.
         source = self.__dict__.get("_source")
-        if source is not None and source.pid == os.getpid():
+        if source is None:
+            return
+        if source.pid == os.getpid():
             source.drop_stream()
+        else:
+            source.leave_behind()
 
     def __getstate__(self) -> dict[str, Any]:
         # torch.distributed, which may have told the rank, need not be initialised in the other process.
         self._slice, fixed = self._current_slice(), True
-        return {**self.__dict__, "_fixed": fixed, "_source": None, "_mover": None}
+        life = Life(self._life.closed)
+        return {**self.__dict__, "_fixed": fixed, "_life": life, "_source": None, "_mover": None}
 
     def __repr__(self) -> str:
         name, (rank, world_size) = type(self).__name__, self._slice
@@ -382,15 +397,24 @@ class Loader(Feedback):
         return self._source
 
     def _open(self) -> Source:
-        if self._closed:
-            raise Closed(f"the loader of job `{self._plan.job}` was closed")
+        self._stay_open(None)
         source = self._here()
         if source is None:
             self._slice = self._current_slice()
-            source = self._source = Source(self._plan, *self._slice)
+            source = self._source = Source(self._plan, *self._slice, self._life)
             _live.add(self)
+            self._stay_open(source)
         source.check(self._position)
         return source
+
+    def _stay_open(self, made: Source | None) -> None:
+        """Ends what was made while another thread closed the loader."""
+        if not self._life.closed:
+            return
+        if made is not None:
+            made.drop_stream()
+            made.reports = self._source = None
+        raise Closed(f"the loader of job `{self._plan.job}` was closed")
 
     def _reports(self) -> Reports | None:
         source = self._here()
@@ -416,9 +440,9 @@ class Loader(Feedback):
         if self._end is not None or self._leaving:
             return None
         source = self._open()
-        stream = source.open_stream(self._position)
         try:
-            core = stream.next()
+            core = source.receive(self._position)
+            self._stay_open(source)
         except Error:
             # It has ended with this; the next one goes on from the same position.
             source.drop_stream()
@@ -427,15 +451,20 @@ class Loader(Feedback):
             raise
         self._begun = True
         if core is None:
-            steps, dropped, padded = stream.end() or (self._position.step, 0, 0)
+            end = None if source.stream is None else source.stream.end()
+            steps, dropped, padded = end or (self._position.step, 0, 0)
             self._end = {"steps": steps, "dropped_rows": dropped, "padded_rows": padded}
             return None
+        # The position moves last: a batch that does not get to its device is not lost.
+        batch = self._batch(core)
         self._position = Position(core.step + 1, json.loads(core.cursor or "null"))
-        return self._batch(core)
+        source.taken()
+        return batch
 
-    def _batch(self, core: _mixfeed.Batch) -> Batch:
-        block = int(self._open().spec.get("mix_block") or 0)
-        batch = Batch(core, self._kind, block)
+    def _batch(self, core: _mixfeed.Batch, mixed: bool = True) -> Batch:
+        spec = self._open().spec
+        half = mixed and (spec.get("mix") or {}).get("granularity") == "half"
+        batch = Batch(core, self._kind, int(spec.get("mix_block") or 0), half=half)
         if self._device is None:
             return batch
         if self._mover is None:

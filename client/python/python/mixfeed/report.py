@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixfeed import _mixfeed
-from mixfeed.errors import Argument, Fenced, Refused
+from mixfeed.errors import Argument, Error, Fenced, Refused
 
 Numbers = Mapping[Any, Any] | Sequence[Any] | Any
 """One number per group: by name or index, or a sequence (also a tensor) in the job's order."""
@@ -108,6 +108,7 @@ class Reports:
         self._first = reporter.first
         self._told_first_at: int | None = None
         self._done: tuple[int, set[str]] = (-1, set())
+        self._refused_sums: dict[str, int] = {}
         self._fenced: Fenced | None = None
 
     @property
@@ -128,6 +129,7 @@ class Reports:
 
     def due(self, batch: Any) -> Due:
         """What the batch still asks for."""
+        self._reopen()
         made = self._done[1] if self._done[0] == batch.step else set()
         told = {"eval"} if self._told_first_at == batch.step else set()
         before = tuple(kind for kind in batch.due_before if kind not in told and f"before {kind}" not in made)
@@ -136,41 +138,53 @@ class Reports:
 
     def first(self, losses: Numbers, tokens: Numbers) -> None:
         """Held-out losses before the first batch."""
-        self.check()
+        self._reopen()
         if self._first is None:
+            self.check()
             raise Refused("no held-out losses are wanted before the first batch")
         segment, mixture_id = self._first
         self._reporter.enter(segment, mixture_id, self._completed)
         self._reporter.vector("eval", self._completed, self._eval(losses, tokens))
         self._first, self._told_first_at = None, self._completed
+        self._check_earlier()
 
     def before(self, batch: Any, measured: Mapping[str, Fields]) -> None:
-        """What is due before a step's update, of what was measured: fields by kind."""
+        """What is due before a step's update, of what was measured: fields by kind. It is sent again where it
+        was sent before: the answer may still be on its way."""
         self._enter(batch)
-        for kind in self.due(batch).before:
-            if kind in measured:
+        told = self._told_first_at == batch.step
+        for kind in batch.due_before:
+            if kind in measured and not (told and kind == "eval"):
                 self._send(kind, batch.step, measured[kind])
                 self._done[1].add(f"before {kind}")
+        self._check_earlier()
 
     def after(self, batch: Any, sums: StepSums, measured: Mapping[str, Fields]) -> None:
         """A step's sums, unless they were given before, and what else is due after it."""
         self._enter(batch)
         completed = batch.step + 1
+        given = {
+            "train": self._pairs(sums.losses, sums.tokens, "loss_sum"),
+            "excess": self._pairs(sums.excess, sums.tokens, "excess_sum"),
+        }
+        again = {kind: pairs for kind, pairs in given.items() if pairs and kind in self._refused_sums}
         if "step" not in self._done[1]:
-            losses = self._pairs(sums.losses, sums.tokens, "loss_sum")
-            excess = self._pairs(sums.excess, sums.tokens, "excess_sum")
-            self._reporter.add(losses, excess, sums.skipped)
+            self._reporter.ready()
+            self._reporter.add(given["train"], given["excess"], sums.skipped)
             self._done[1].add("step")
-        elif sums.losses is not None or sums.excess is not None:
+        elif not again and any(pairs is not None for pairs in given.values()):
             raise Refused(f"the sums of step {batch.step} were reported already")
-        for kind in self.due(batch).after:
-            if kind in SUMS:
+        for kind in batch.due_after:
+            if kind in again:
+                self._send_again(kind, completed, again[kind])
+            elif kind in SUMS and kind not in self._refused_sums and f"after {kind}" not in self._done[1]:
                 self._reporter.sums(kind, completed)
             elif kind in measured:
                 self._send(kind, completed, measured[kind])
             else:
                 continue
             self._done[1].add(f"after {kind}")
+        self._check_earlier()
 
     def measured(
         self, losses: Numbers | None, tokens: Numbers | None, other: Mapping[str, Fields]
@@ -192,12 +206,44 @@ class Reports:
         """Waits until all reports were answered; whether they were in time."""
         return self._reporter.flush(timeout)
 
+    def _check_earlier(self) -> None:
+        """As `check`, once a new report is on its way."""
+        try:
+            self.check()
+        except Error as error:
+            error.queued = not isinstance(error, Fenced)
+            raise
+
+    def _reopen(self) -> None:
+        """What does not count is due again."""
+        for kind, begin, end in self._reporter.lost():
+            step, made = self._done
+            if kind == "eval" and end == self._told_first_at:
+                self._first, self._told_first_at = self._reporter.first, None
+            if end == step:
+                made.discard(f"before {kind}")
+            elif end == step + 1:
+                made.discard(f"after {kind}")
+                if kind in SUMS:
+                    self._refused_sums[kind] = begin
+
+    def _send_again(self, kind: str, completed: int, pairs: Sequence[tuple[float, float]]) -> None:
+        """Sums in the place of those that were refused: for all steps that these were of."""
+        fields = {
+            "values": [total for total, _ in pairs],
+            "counts": [count for _, count in pairs],
+            "from_step": self._refused_sums[kind],
+        }
+        self._reporter.vector(kind, completed, fields)
+        del self._refused_sums[kind]
+
     def _enter(self, batch: Any) -> None:
-        self.check()
         if self._fenced is not None:
+            self.check()
             raise Fenced(str(self._fenced))
+        self._reopen()
         if batch.step != self._done[0]:
-            self._done = (batch.step, set())
+            self._done, self._refused_sums = (batch.step, set()), {}
         self._reporter.enter(batch.segment, batch.mixture_id, batch.step)
 
     def _eval(self, losses: Numbers, tokens: Numbers | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import tomllib
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,19 +112,11 @@ def credentials(
 
 
 def check_workers() -> None:
-    """Refuses to be read by several workers of a torch DataLoader."""
+    """Refuses to be read by workers of a torch DataLoader."""
     data = sys.modules.get("torch.utils.data")
     worker = data.get_worker_info() if data is not None else None
-    if worker is None:
-        return
-    if worker.num_workers > 1:
+    if worker is not None:
         raise Argument(
             f"`num_workers`: is {worker.num_workers}, want 0: the server prepares batches and a thread "
-            "receives them, so workers would only read the same steps several times over"
+            "receives them ahead, and the loader's position and reports live in the trainer's process"
         )
-    warnings.warn(
-        "`num_workers` is 1, better is 0: a worker process copies every batch twice more, while the "
-        "loader's own thread receives ahead without it",
-        RuntimeWarning,
-        stacklevel=3,
-    )

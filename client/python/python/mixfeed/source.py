@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixfeed import _mixfeed
-from mixfeed.errors import StateMismatch
+from mixfeed.errors import Aborted, StateMismatch
 from mixfeed.report import Reports
 
 logger = logging.getLogger("mixfeed")
@@ -53,21 +53,32 @@ class Position:
         return None if self.cursor is None else json.dumps(self.cursor)
 
 
+@dataclass(slots=True)
+class Life:
+    """Whether a loader was closed: asked by every wait, also of other threads."""
+
+    closed: bool = False
+
+
 class Source:
     """Connections of one process. Of a forked child they are its parent's: `leave_behind` and open others."""
 
-    def __init__(self, plan: Plan, rank: int, world_size: int) -> None:
-        """Connects and opens the job, or attaches to it."""
+    def __init__(self, plan: Plan, rank: int, world_size: int, life: Life) -> None:
+        """Connects and opens the job, or attaches to it. Waits end when `life` does."""
         self.pid = os.getpid()
         self.plan, self.rank, self.world_size = plan, rank, world_size
+        # One number for all streams: a reader that a newer one pushed out must not come back as the newest.
+        self._fence = time.time_ns() if plan.exclusive else 0
+        self._aborted: str | None = None
         options = dict(plan.options)
         if plan.pin:
             from mixfeed.cuda import pin_functions
 
             options["pin"] = pin_functions(plan.device)
-        self.client = _mixfeed.Client(plan.endpoints, options)
+        self.client = _mixfeed.Client(plan.endpoints, options, life)
         self.info: dict[str, Any] = json.loads(self.client.open(plan.job, plan.spec))
         self.stream: _mixfeed.Stream | None = None
+        self.core: _mixfeed.Batch | None = None
         self.reports: Reports | None = None
 
     @property
@@ -117,13 +128,35 @@ class Source:
             # The attempt has said where the trainer is, and on which branch it goes on.
             cursor=None if learns else position.text,
             resume=plan.resume,
-            fence=time.time_ns() if plan.exclusive else 0,
+            fence=self._fence,
         )
         return self.stream
 
+    def receive(self, position: Position) -> _mixfeed.Batch | None:
+        """The batch at the position, again and again until it is `taken`; None at the job's end.
+
+        Raises:
+            Aborted: and from then on always: another reader has this one's place, or the job was closed.
+            Refused: the batch waits for a report, and an earlier one was refused.
+        """
+        if self._aborted is not None:
+            raise Aborted(self._aborted)
+        if self.core is None:
+            try:
+                stream = self.open_stream(position)
+                self.core = stream.next(None if self.reports is None else self.reports.check)
+            except Aborted as error:
+                self._aborted = str(error)
+                raise
+        return self.core
+
+    def taken(self) -> None:
+        """The batch was handed out."""
+        self.core = None
+
     def drop_stream(self) -> None:
         """Ends the stream; never waits."""
-        stream, self.stream = self.stream, None
+        stream, self.stream, self.core = self.stream, None, None
         if stream is not None:
             stream.close()
 
@@ -140,7 +173,7 @@ class Source:
 
     def leave_behind(self) -> None:
         """In a forked child: what its parent opened belongs to threads that are not here: never touch it."""
-        for inherited in (self.client, self.stream, self.reports):
+        for inherited in (self.client, self.stream, self.core, self.reports):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
     def _learns(self) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import mixfeed
 from mixfeed.callbacks import GroupLosses, group_sums
 
 GROUPS = 4
@@ -199,6 +200,36 @@ def test_a_group_whose_loss_is_not_finite_is_absent_from_its_step():
     groups.step(Made(0, due=("train",)), torch.tensor([2.0]))
     assert told.calls[0][1:3] == ([0.0, 2.0, 0, 0], [0.0, 1.0, 0, 0])
     assert groups.not_finite == 1
+
+
+class Failing(Told):
+    """A loader that raises what is next in its list, which it took the report with or not."""
+
+    def __init__(self, *failures):
+        super().__init__()
+        self.failures = list(failures)
+
+    def report(self, batch, *arguments, **named):
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is None or failure.queued:
+            super().report(batch, *arguments, **named)
+        if failure is not None:
+            raise failure
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_no_step_is_lost_or_told_twice_where_a_report_fails(queued):
+    failure = mixfeed.Exhausted("full")
+    failure.queued = queued
+    told = Failing(None, failure)
+    groups = GroupLosses(told)
+    for step in range(3):
+        groups.step(Made(step), torch.tensor([1.0]))
+    with pytest.raises(mixfeed.Exhausted):
+        groups.hand_over()
+    assert groups.totals["g1"] == ((3.0, 3.0) if queued else (1.0, 1.0))
+    groups.hand_over()
+    assert [call[0] for call in told.calls] == [0, 1, 2] and groups.totals["g1"] == (3.0, 3.0)
 
 
 def test_what_was_dropped_is_not_told():

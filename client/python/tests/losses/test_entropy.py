@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mixfeed.losses import binary_cross_entropy, cross_entropy, dense_labels, mixed_accuracy
+from mixfeed.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    decoupled_cross_entropy,
+    dense_labels,
+    mixed_accuracy,
+)
 
 
 def softmax(row):
@@ -198,3 +204,16 @@ def test_accuracy_of_hard_labels(draw_floats):
     want = (logits.argmax(1) == hard).double().mean()
     assert mixed_accuracy(logits, hard).item() == pytest.approx(want.item(), abs=1e-12)
     assert mixed_accuracy(logits, hard, k=3).item() == 1.0
+
+
+def test_a_masked_class_does_not_reach_rows_whose_partner_has_none():
+    logits = torch.tensor([[-math.inf, 1.0, 2.0]], requires_grad=True)
+    loss = cross_entropy(logits, torch.tensor([[2, -1]]), torch.tensor([[0.7, 0.3]]))
+    assert loss.item() == pytest.approx(0.7 * math.log(1 + math.exp(-1.0)))
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    both = decoupled_cross_entropy(logits, torch.tensor([[2, -1]]), torch.tensor([[0.7, 0.3]]))
+    assert both.item() == pytest.approx(loss.item()), "no second class, no regulariser"
+    logits.grad = None
+    both.backward()
+    assert logits.grad.isfinite().all()

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mixfeed.arrays import as_torch
+
 
 class Reporting(Protocol):
     """A loader, as far as reports go."""
@@ -113,19 +115,31 @@ class GroupLosses:
             self.hand_over()
 
     def hand_over(self) -> None:
-        """Copies the sums of all steps since the last time to the host and reports them, step by step."""
+        """Copies the sums of all steps since the last time to the host and reports them, step by step. A step
+        that could not be reported, and those after it, are kept for the next time."""
         if not self._pending:
             return
-        pending, self._pending = self._pending, []
-        numbers = torch.stack([sums for _, sums, _ in pending]).tolist()
-        for (step, _, skipped), (losses, counts) in zip(pending, numbers, strict=True):
-            for group, (loss, count) in enumerate(zip(losses, counts, strict=True)):
-                if not math.isfinite(loss):
-                    losses[group] = counts[group] = loss = count = 0.0
-                    self.not_finite += 1
-                total = self._totals[group]
-                self._totals[group] = (total[0] + loss, total[1] + count)
-            self._loader.report(step, loss_sum=losses, tokens=counts, skipped=skipped)
+        numbers = torch.stack([sums for _, sums, _ in self._pending]).tolist()
+        earlier: Exception | None = None
+        for (step, _, skipped), (losses, counts) in zip(list(self._pending), numbers, strict=True):
+            absent = [group for group, loss in enumerate(losses) if not math.isfinite(loss)]
+            for group in absent:
+                losses[group] = counts[group] = 0.0
+            try:
+                self._loader.report(step, loss_sum=losses, tokens=counts, skipped=skipped)
+            except Exception as error:
+                # Of an earlier report: this step was taken, and those that follow may be waited for.
+                if not getattr(error, "queued", False):
+                    raise
+                earlier = earlier or error
+            self._pending.pop(0)
+            self.not_finite += len(absent)
+            self._totals = [
+                (total[0] + loss, total[1] + count)
+                for total, loss, count in zip(self._totals, losses, counts, strict=True)
+            ]
+        if earlier is not None:
+            raise earlier
 
     def forget(self) -> None:
         """Drops what was not handed over: the trainer went back to a checkpoint."""
@@ -160,7 +174,7 @@ def group_sums(
     """
     flat, of, weight = _attributed(batch, losses.detach(), split)
     if mask is None and losses.ndim == 2 and "loss_mask" in batch:
-        mask = torch.as_tensor(batch["loss_mask"])[:, -losses.shape[1] :]
+        mask = as_torch(batch["loss_mask"])[:, -losses.shape[1] :]
     wide = torch.float32 if losses.device.type == "mps" else torch.float64
     if mask is not None:
         if mask.shape != losses.shape:
@@ -178,7 +192,7 @@ def _attributed(batch: Mapping[str, Any], losses: Tensor, split: str) -> tuple[T
     """Losses, groups and weights, one each per term of the sums."""
 
     def of(name: str) -> Tensor:
-        return torch.as_tensor(batch[name]).to(losses.device, non_blocking=True)
+        return as_torch(batch[name]).to(losses.device, non_blocking=True)
 
     group = of("sample.group")
     n = group.shape[0]

@@ -64,6 +64,8 @@ def cross_entropy(
     each = -log_p.gather(1, found.index)
     if smoothing:
         each = (1.0 - smoothing) * each - smoothing * log_p.mean(1, keepdim=True)
+    # Without a class, whatever stands at index 0 (also an infinite loss) is none of it.
+    each = each.masked_fill(~found.present, 0.0)
     return reduce((found.weight * each).sum(1), reduction, found.counted)
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from mixfeed.arrays import as_torch
 from mixfeed.plan import masks
 from mixfeed.views import Labels
 
@@ -230,7 +231,7 @@ class Plan:
 def _tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """The batch's tensors of plans and labels, as torch's."""
     wanted = ("plan.base", "plan.partner", "plan.policy", "plan.lambda", "plan.box", "plan.op", "label.class")
-    return {name: torch.as_tensor(batch[name]) for name in wanted if name in batch}
+    return {name: as_torch(batch[name]) for name in wanted if name in batch}
 
 
 def _layout(shape: tuple[int, ...], asked: str | None) -> str:
