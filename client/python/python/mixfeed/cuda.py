@@ -47,8 +47,8 @@ def _number(device: Any) -> int:
 
     wanted = None if device is None else torch.device(device)
     if wanted is None or wanted.type != "cuda" or wanted.index is None:
-        return torch.cuda.current_device()
-    return wanted.index
+        return int(torch.cuda.current_device())
+    return int(wanted.index)
 
 
 _keep: list[ctypes.CDLL] = []
