@@ -18,7 +18,6 @@ PYTHON_VENV := .venv-python
 WHEEL_VENV := .venv-wheel
 # What is tested beside the default: traces.
 FEATURES := --features mixfeed-server/otel
-TORCH_FEATURES := $(FEATURES),mixfeed-server/libtorch
 # The program that deploy/tests start; empty: the one that cargo makes.
 MIXFEED ?=
 
@@ -117,19 +116,19 @@ $(VENV)/ready: $(STOCK)/requirements.txt
 with_torch = PATH="$(CURDIR)/$(TORCH_VENV)/bin:$$PATH" LIBTORCH_USE_PYTORCH=1 \
 	LD_LIBRARY_PATH="$$(echo $(CURDIR)/$(TORCH_VENV)/lib/python3*/site-packages/torch/lib)"
 
-# The libtorch executor, on the processor; MIXFEED_TORCH_DEVICE=cuda:0 takes the conformance tests to a device. The whole
-# workspace is named as in `test-rust`, so that cargo finds what it has built there.
+# The libtorch executor, on the processor; MIXFEED_TORCH_DEVICE=cuda:0 takes the conformance tests to a device.
 test-torch: setup
 	$(call timed,$(TORCH_VENV)/ready)
 	$(call timed,lint-torch)
 	$(call timed,test-torch-rust)
 
 lint-torch: $(TORCH_VENV)/ready
-	$(with_torch) cargo clippy --workspace --all-targets $(TORCH_FEATURES) -- -D warnings
+	$(with_torch) cargo clippy --package mixfeed-server --all-targets --features otel,libtorch -- -D warnings
 
 test-torch-rust: $(TORCH_VENV)/ready
-	$(with_torch) cargo test --workspace $(TORCH_FEATURES) --lib -- exec:: plan:: job::
-	$(with_torch) cargo test --workspace $(TORCH_FEATURES) --test device --test learned --test refused
+	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --lib -- exec:: plan:: job::
+	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch \
+		--test device --test learned --test refused
 
 # The program with the libtorch executor: target/release/mixfeed. It finds libtorch by LD_LIBRARY_PATH.
 build-torch: setup $(TORCH_VENV)/ready
