@@ -18,15 +18,12 @@ networks.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import handwriting
 import torch
-from serving import progress, serving, spread
+from serving import spread
 from torch import Tensor
 
 import mixfeed
@@ -126,28 +123,8 @@ def train(endpoint: str, method: str, seed: int, steps: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Runs everything, prints the table; all runs by method."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--endpoint", help="a server with a source `digits`, groups `one`; default: start one"
-    )
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--quick", action="store_true", help="one seed, few steps: to see that it runs")
-    options = parser.parse_args(argv)
-    seeds, steps = (1, 50) if options.quick else (options.seeds, options.steps)
-    torch.set_num_threads(1)
-    runs: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
-    with (
-        tempfile.TemporaryDirectory() as place,
-        serving(handwriting.write(Path(place)), options.endpoint) as endpoint,
-    ):
-        for seed in range(1, seeds + 1):
-            for method, done in runs.items():
-                done.append(train(endpoint, method, seed, steps))
-                progress(f"seed {seed}: {method}: {done[-1]['accuracy']:.2f}, {done[-1]['error']:.2f}")
-    print(f"{steps} steps, {seeds} seeds, %")
+    runs, steps = handwriting.compare(__doc__, argv, 300, METHODS, train, ["accuracy", "error"])
+    print(f"{steps} steps, {len(runs[METHODS[0]])} seeds, %")
     print(f"{'':<16} {'accuracy':<16} {'confidence':<16} calibration error")
     for method, done in runs.items():
         columns = [spread([run[column] for run in done]) for column in ("accuracy", "confidence", "error")]

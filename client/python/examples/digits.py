@@ -12,14 +12,10 @@ Prints the test accuracy after the last step, mean and standard deviation over s
 
 from __future__ import annotations
 
-import argparse
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import handwriting
-import torch
-from serving import progress, serving, spread
+from serving import spread
 
 import mixfeed
 from mixfeed import losses
@@ -65,28 +61,9 @@ def train(endpoint: str, name: str, seed: int, steps: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Runs everything, prints the table; all runs by name of the mix."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--endpoint", help="a server with a source `digits`, groups `one`; default: start one"
-    )
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--quick", action="store_true", help="one seed, few steps: to see that it runs")
-    options = parser.parse_args(argv)
-    seeds, steps = (1, 50) if options.quick else (options.seeds, options.steps)
-    torch.set_num_threads(1)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in MIXES}
-    with (
-        tempfile.TemporaryDirectory() as place,
-        serving(handwriting.write(Path(place)), options.endpoint) as endpoint,
-    ):
-        for seed in range(1, seeds + 1):
-            for name, done in runs.items():
-                done.append(train(endpoint, name, seed, steps))
-                progress(f"seed {seed}: {name}: {done[-1]['accuracy']:.2f}")
-    print(f"test accuracy in %, {steps} steps, {seeds} seeds, {runs['clean'][0]['tested']} test digits")
+    runs, steps = handwriting.compare(__doc__, argv, 600, tuple(MIXES), train, ["accuracy"])
+    clean = runs["clean"]
+    print(f"test accuracy in %, {steps} steps, {len(clean)} seeds, {clean[0]['tested']} test digits")
     for name, done in runs.items():
         print(f"{name:<16} {spread([run['accuracy'] for run in done])}", flush=True)
     return runs

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import struct
+import tempfile
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from serving import progress, serving
 from torch import nn
 
 DIGITS = Path(__file__).resolve().parent / "data/digits.csv.gz"
@@ -89,3 +93,37 @@ def evaluate(model: nn.Module, loader: Any) -> tuple[torch.Tensor, torch.Tensor]
     model.train()
     logits, classes = (torch.cat(parts) for parts in zip(*found, strict=True))
     return logits.softmax(1), classes.long()
+
+
+def compare(
+    about: str | None,
+    argv: list[str] | None,
+    steps: int,
+    names: Sequence[str],
+    train: Callable[[str, str, int, int], dict[str, Any]],
+    told: Sequence[str],
+) -> tuple[dict[str, list[dict[str, Any]]], int]:
+    """Trains every one of `names` with every seed, in turns: `train(endpoint, name, seed, steps)`.
+
+    Returns the runs by name, and the steps of each; `told` are the results that are shown as they come.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--endpoint", help="a server with a source `digits`, groups `one`; default: start one"
+    )
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--quick", action="store_true", help="one seed, few steps: to see that it runs")
+    options = parser.parse_args(argv)
+    seeds, steps = (1, 50) if options.quick else (options.seeds, options.steps)
+    torch.set_num_threads(1)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    with (
+        tempfile.TemporaryDirectory() as place,
+        serving(write(Path(place)), options.endpoint) as endpoint,
+    ):
+        for seed in range(1, seeds + 1):
+            for name, done in runs.items():
+                done.append(train(endpoint, name, seed, steps))
+                progress(f"seed {seed}: {name}: {', '.join(f'{done[-1][key]:.2f}' for key in told)}")
+    return runs, steps
