@@ -1,6 +1,6 @@
 //! The first block of a job by both executors, timed.
 
-use super::{AssembleError, Assembler, BlockAt, Slots, rows};
+use super::{AssembleError, Assembler, BlockAt, Slots, mix::on_cpu, rows};
 use crate::exec::device::DeviceError;
 use crate::job::{Feed, Took};
 use std::time::{Duration, Instant};
@@ -26,13 +26,16 @@ impl Assembler {
             let cpu = loop {
                 slots.read(feed)?;
                 let start = Instant::now();
-                let made = self.pool.install(|| rows::by_cpu(feed, image, &at, &mut slots, &self.slabs))?;
-                if made {
+                let made = self.pool.install(|| -> Result<_, AssembleError> {
+                    let task = rows::task(feed, image, &at, &mut slots, &self.slabs, false)?;
+                    Ok(task.map(|task| on_cpu(image, &self.slabs, task)))
+                })?;
+                if made.is_some() {
                     break start.elapsed();
                 }
             };
             let start = Instant::now();
-            let task = self.pool.install(|| rows::task(feed, image, &at, &mut slots, &self.slabs))?;
+            let task = self.pool.install(|| rows::task(feed, image, &at, &mut slots, &self.slabs, true))?;
             // Read and replaced above: nothing is missing now.
             let Some(task) = task else { continue };
             let decoded = start.elapsed();

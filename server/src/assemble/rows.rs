@@ -1,6 +1,6 @@
 //! The CPU part of a block: encoded bytes to finished rows.
 
-use super::mix::{mix, on_cpu};
+use super::mix::mix;
 use super::replace::{self, Refusal, Sample, Slot, Slots, settle};
 use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slab, Slabs, planned};
 use crate::batch::{CHANNELS, Crop, Peek, Piece, flags};
@@ -105,31 +105,16 @@ fn pieces(
     sent.into_iter().map(|slab| Piece::new(slab.freeze())).collect()
 }
 
-/// Makes a block by the CPU for the clock only; whether it was made: records may have to be read first.
-pub(super) fn by_cpu(
-    feed: &Feed,
-    image: &Image,
-    at: &BlockAt,
-    slots: &mut Slots,
-    slabs: &Slabs,
-) -> Result<bool, AssembleError> {
-    let mut clean = slabs.take(at.places.len() * image.format.raster.len());
-    let Some(samples) = decode(feed, image, at, slots, &mut clean)? else { return Ok(false) };
-    let plan = plan(feed, image, at, &samples);
-    let out = slabs.take(plan.rows.len() * image.bytes());
-    on_cpu(image, slabs, Task { plan, format: image.format.clone(), input: Input::Clean(clean), out });
-    Ok(true)
-}
-
-/// A block as a device takes it, for the clock only; `None` where records are to be read first.
+/// A block as a `device` takes it, or the CPU, for the clock only; `None` where records are to be read first.
 pub(super) fn task(
     feed: &Feed,
     image: &Image,
     at: &BlockAt,
     slots: &mut Slots,
     slabs: &Slabs,
+    device: bool,
 ) -> Result<Option<Task<Slab>>, AssembleError> {
-    let Some((input, samples)) = input(feed, image, at, slots, slabs, true)? else { return Ok(None) };
+    let Some((input, samples)) = input(feed, image, at, slots, slabs, device)? else { return Ok(None) };
     let plan = plan(feed, image, at, &samples);
     let out = slabs.take(plan.rows.len() * image.bytes());
     Ok(Some(Task { plan, format: image.format.clone(), input, out }))
