@@ -44,6 +44,8 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::Span;
 
+/// Bytes of a permit of a stream's budget: a semaphore counts in 32 bits.
+pub const BUDGET_UNIT: usize = 1024;
 /// Records that one reader thread fetches in a row: fewer cost more hand-overs, more leave readers idle.
 const READ_RUN: usize = 8;
 /// Blocks that one stream may have in the CPU pool, for each thread.

@@ -3,7 +3,7 @@
 mod scene;
 
 use super::replace::{self, Sample, Slots, settle};
-use super::{AssembleError, Block, BlockAt, Encoded, Extent, Slabs, planned, rows};
+use super::{AssembleError, BUDGET_UNIT, Block, BlockAt, Encoded, Extent, Slabs, planned, rows};
 use crate::batch::{Piece, SampleId, flags};
 use crate::exec::points::columns::{self, Columns};
 use crate::exec::points::union::{self, Part, len};
@@ -18,8 +18,6 @@ use rayon::prelude::*;
 use std::{cell::RefCell, ops::Range, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Memory of a point while its scene is made: as stored, transformed, and what transforms draw for it.
-const MAKING: u64 = 160;
 /// Sizes of buffers are rounded up to an eighth of their power of two, so that they are used again.
 const EIGHTHS: usize = 8;
 
@@ -41,7 +39,7 @@ pub(super) fn cost(feed: &Feed, rule: &Rule, at: &BlockAt) -> (usize, usize) {
     let record = |id: SampleId| {
         let group = &feed.groups[id.group as usize];
         let record = &group.source.index().records[group.record(id.index) as usize];
-        record.size.min(rule.max_bytes) + record.points.min(rule.limits.points) * MAKING
+        record.size.min(rule.max_bytes) + record.points.min(rule.limits.points) * rule.making_bytes()
     };
     let making: u64 = at.places.iter().map(|place| record(place.id)).sum();
     (making as usize, keeping(feed, rule, at.places.len()))
@@ -50,7 +48,7 @@ pub(super) fn cost(feed: &Feed, rule: &Rule, at: &BlockAt) -> (usize, usize) {
 /// Bytes that an ordinary slot takes: (while it is made, until it was sent).
 pub(super) fn slot_cost(feed: &Feed, rule: &Rule) -> (usize, usize) {
     let (bytes, points) = rule.mean;
-    ((bytes + points * MAKING) as usize, keeping(feed, rule, 1))
+    ((bytes + points * rule.making_bytes()) as usize, keeping(feed, rule, 1))
 }
 
 /// Bytes of the columns of `slots` slots, at most.
@@ -92,7 +90,12 @@ pub(super) fn make(
     drop(span);
     let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
     let slab = match permit.take() {
-        Some(permit) => slab.hold(permit),
+        Some(mut permit) => {
+            // The budget was asked for as many points as the rows may have; few have them, and voxels are fewer.
+            let surplus = permit.num_permits().saturating_sub(slab.len().div_ceil(BUDGET_UNIT));
+            drop(permit.split(surplus));
+            slab.hold(permit)
+        }
         None => slab,
     };
     let whole = slab.freeze();

@@ -140,6 +140,30 @@ impl Points {
         12 + features + 4 + 4 + 1 + voxels
     }
 
+    /// Memory of a stored point until its row is written, beside its encoded bytes: as decoded, transformed, what transforms
+    /// draw for it, and its voxel.
+    pub fn making_bytes(&self) -> u64 {
+        /// Coordinates and every attribute that a file may have.
+        const DECODED: u64 = 24 + 3 + 12 + 4 + 4 + 4;
+        let attribute = |a: Attribute| match a {
+            Attribute::Color => 3,
+            Attribute::Normal => 12,
+            Attribute::Intensity | Attribute::Segment | Attribute::Instance => 4,
+        };
+        let (scene, when) = (&self.scene, |drawn: bool, bytes: u64| if drawn { bytes } else { 0 });
+        // Offsets of coordinates; those of colours and the colours that they make floats; distances and their order.
+        let draws = when(scene.jitter.is_some(), 12)
+            + when(scene.colour_jitter.is_some(), 12 + 12)
+            + when(scene.dropout > 0.0, 4)
+            + when(scene.max_points.is_some(), 8 + 8 + 4);
+        // Fields, drawn and smoothed: those of a dense scene have about a node for two points.
+        let fields = when(!scene.elastic.is_empty(), 12 * scene.elastic.len() as u64);
+        // Chosen point, voxel, count, place and number in the table of places.
+        let voxels = when(self.voxels.is_some(), 4 + 4 + 4 + 12 + 16);
+        let used: u64 = self.used().map(attribute).sum();
+        DECODED.max(24 + 12 + used + draws + fields + voxels)
+    }
+
     /// Points that the rows of `slots` slots of a step of `batch` may have: their part of `max_points`.
     pub fn share(&self, slots: u64, batch: u64) -> u64 {
         (u128::from(self.max_points) * u128::from(slots) / u128::from(batch.max(1))) as u64

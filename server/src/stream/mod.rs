@@ -16,7 +16,7 @@ pub use body::Body;
 pub use leave::Leave;
 pub use memory::{Memory, OutOfMemory, Reservation};
 
-use crate::assemble::{AssembleError, Assembler, Block, BlockAt, Extent};
+use crate::assemble::{AssembleError, Assembler, BUDGET_UNIT, Block, BlockAt, Extent};
 use crate::job::{Feed, Job, Place, places};
 use crate::keeper::{KeeperError, Mark, Reached};
 use crate::live::{self, Wait};
@@ -37,8 +37,6 @@ const FRAMES: usize = 4;
 const SLOT_BYTES: usize = 256;
 /// What a stream takes beside its blocks: h2's buffers, tasks.
 const STREAM_BYTES: usize = 512 << 10;
-/// Unit of budget permits: a semaphore counts in 32 bits.
-const KIB: usize = 1024;
 
 /// How the edge tells a failed block.
 pub type ToStatus = fn(&AssembleError) -> tonic::Status;
@@ -258,7 +256,7 @@ pub fn send(
 
 /// Begins blocks in order, as far ahead as the budget allows.
 async fn make(assembler: Assembler, ask: Ask, live: live::Maker, budget: usize, next: mpsc::Sender<Next>) {
-    let whole = budget / KIB;
+    let whole = budget / BUDGET_UNIT;
     let (budget, turns) = (Arc::new(Semaphore::new(whole)), assembler.turns());
     let mut branch = None;
     for step in ask.from..ask.end() {
@@ -294,7 +292,8 @@ async fn make(assembler: Assembler, ask: Ask, live: live::Maker, budget: usize, 
         for (at, (making, keeping)) in blocks.into_iter().zip(costs) {
             let needed = making + keeping.max(kept);
             if needed > whole {
-                let error = AssembleError::TooLarge { needed: needed * KIB, budget: whole * KIB };
+                let error =
+                    AssembleError::TooLarge { needed: needed * BUDGET_UNIT, budget: whole * BUDGET_UNIT };
                 let block = Coming::spawn(async { Err(error) });
                 let _ = next.send(Next::Block { slot: at.slot, block }).await; // an error means that the client left
                 return;
@@ -339,5 +338,5 @@ async fn room(
 /// What a block takes of the budget, in its units: (while it is made, until it was sent).
 fn cost(feed: &Feed, at: &BlockAt) -> (usize, usize) {
     let (making, keeping) = Assembler::cost(feed, at);
-    (making.div_ceil(KIB), keeping.div_ceil(KIB))
+    (making.div_ceil(BUDGET_UNIT), keeping.div_ceil(BUDGET_UNIT))
 }

@@ -8,12 +8,14 @@ mod stand;
 
 use mixfeed_client::{Batch, Client, Inverse, Replay, Start, StreamOptions};
 use mixfeed_proto as v1;
-use mixfeed_server::Sources;
+use mixfeed_server::assemble::{Assembler, BUDGET_UNIT, BlockAt};
 use mixfeed_server::cloud::{self, Limits, parts};
 use mixfeed_server::source::{self, Declaration, Kind, Source, Tile};
+use mixfeed_server::{Sources, job, store};
 use rooms::{encoded, memory, plain, room, rooms, spec};
 use stand::Server;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
+use tokio::sync::Semaphore;
 
 const NO_LIMIT: Limits = Limits { points: 1 << 24 };
 const TILES: [&str; 3] = ["autzen_1k.laz", "ign_lidarhd_37k.laz", "urban_25k.laz"];
@@ -137,6 +139,26 @@ async fn a_budget_is_never_exceeded_and_told() {
         }
     }
     assert!(thinned > 10, "{thinned} rows were thinned");
+}
+
+#[tokio::test]
+async fn a_finished_block_gives_back_what_its_points_do_not_need() {
+    let sources = memory(rooms(9));
+    let job = job::resolve("job", spec(), &sources).unwrap().open(&store::memory()).unwrap();
+    let (assembler, feed) = (Assembler::new(2, 2, 1 << 20).unwrap(), &job.feed);
+    let at = BlockAt { step: 0, slot: 0, places: feed.order.step(0)[..4].to_vec() };
+    let asked = Assembler::cost(feed, &at).1.div_ceil(BUDGET_UNIT);
+    let budget = Arc::new(Semaphore::new(asked));
+    let permit = budget.clone().acquire_many_owned(asked as u32).await.unwrap();
+    let block = assembler.block(feed.clone(), at, Some(permit), &assembler.turns()).await.unwrap();
+    let long: usize = block.tensors.iter().map(|tensor| tensor.bytes.len()).sum();
+    let held = asked - budget.available_permits();
+    assert!(
+        (long..asked * BUDGET_UNIT / 2).contains(&(held * BUDGET_UNIT)),
+        "{held} of {asked} KiB for {long} bytes"
+    );
+    drop(block);
+    assert_eq!(budget.available_permits(), asked);
 }
 
 #[tokio::test]
