@@ -91,7 +91,7 @@ def package(wanted, options, server=None, drain=None):
                 readers["grpcio"] = [found, LOADERS, "grpcio", endpoint, JOB]
             yield from _speed(wanted, readers, options)
         if "python_gil" in wanted:
-            windows = ["--windows", 3 if options.quick else 10]
+            windows = ["--windows", 3 if options.quick else 16]
             with Program(found, LOADERS, "count", endpoint, JOB, "--drain", drain, *windows) as counting:
                 yield _gil(counting.line())
 

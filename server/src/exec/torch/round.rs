@@ -77,6 +77,8 @@ pub(super) struct Ranks<'a> {
 pub(super) struct Round<'a> {
     /// Weights of base and partner.
     pub(super) fades: List<(f32, f32)>,
+    /// Copied as they are.
+    pub(super) copies: List<Paste>,
     pub(super) crosses: List<Cross>,
     /// Copied elsewhere, or by nearest pixels.
     pub(super) moves: List<Paste>,
@@ -94,14 +96,14 @@ pub(super) struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    /// The ops that stand at `number` in `rows`.
-    pub(super) fn new(rows: &'a [Row], number: usize) -> Round<'a> {
+    /// The ops that stand at `number` in `rows`. `slices`: boxes are copied one by one, not by a mask over all pixels.
+    pub(super) fn new(rows: &'a [Row], number: usize, slices: bool) -> Round<'a> {
         let mut round = Round::default();
         for (at, row) in rows.iter().enumerate() {
             match row.ops.get(number) {
                 Some(Op::Blend { src, lambda, rest }) => round.fades.push(at, *src, (*lambda, *rest)),
                 Some(Op::Paste { src, src_rect, dst_rect, filter }) => {
-                    round.paste(at, *src, Paste { from: *src_rect, to: *dst_rect, filter: *filter });
+                    round.paste(at, *src, Paste { from: *src_rect, to: *dst_rect, filter: *filter }, slices);
                 }
                 Some(Op::MaskBlend { src, mask }) => round.mask(at, *src, mask),
                 // Only policies of points emit these, and a feed of pictures takes its policies from `plan::image`.
@@ -112,12 +114,14 @@ impl<'a> Round<'a> {
         round
     }
 
-    fn paste(&mut self, at: usize, src: u32, paste: Paste) {
+    fn paste(&mut self, at: usize, src: u32, paste: Paste, slices: bool) {
         let Paste { from, to, filter } = paste;
         if from.area() == 0 || to.area() == 0 {
             return;
         }
-        if from == to {
+        if slices && same_size(&from, &to) {
+            self.copies.push(at, src, paste);
+        } else if from == to {
             self.crosses.push(at, src, Cross::filled(to));
         } else if same_size(&from, &to) || filter == Filter::Nearest {
             // A copy is what the nearest pixels of as many are.

@@ -1,11 +1,11 @@
 //! From clean rows to mixed ones: round after round, list after list.
 
 use super::masks::{self, Join};
-use super::round::{List, Round};
+use super::round::{List, Paste, Round};
 use super::{DeviceError, Torch, resample, upload};
 use crate::batch::{Dtype, Raster};
 use crate::exec::Format;
-use crate::plan::Row;
+use crate::plan::{Rect, Row};
 use tch::{Kind, Tensor};
 
 /// Carries out `rows` on `clean` (row, plane, y, x, element; u8). The result has values 0..=255: u8 for an output of
@@ -26,8 +26,10 @@ pub(super) fn run(
         owned: false,
     };
     let rounds = rows.iter().map(|row| row.ops.len()).max().unwrap_or(0);
+    // Each is a call of its own: cheap on the CPU, and on a device dearer than to pass over all pixels.
+    let slices = !torch.device.is_cuda();
     for number in 0..rounds {
-        work.round(torch, &Round::new(rows, number))?;
+        work.round(torch, &Round::new(rows, number, slices))?;
     }
     Ok(work.made)
 }
@@ -48,6 +50,7 @@ impl Work<'_> {
     fn round(&mut self, torch: &mut Torch, round: &Round<'_>) -> Result<(), DeviceError> {
         let raster = self.raster;
         self.list(torch, &round.fades, |torch, of| masks::fades(torch, of))?;
+        self.copies(&round.copies)?;
         self.list(torch, &round.crosses, |torch, of| masks::crosses(torch, of, raster))?;
         self.list(torch, &round.cells, |torch, of| masks::cells(torch, of, raster))?;
         self.list(torch, &round.ranks, |torch, of| masks::ranks(torch, of, raster))?;
@@ -67,6 +70,32 @@ impl Work<'_> {
                 partners = partners.f_round_()?.f_to_kind(Kind::Uint8)?;
             }
             self.join(torch, &round.scales.at, &partners, &join)?;
+        }
+        Ok(())
+    }
+
+    /// Copies boxes of partners.
+    fn copies(&mut self, copies: &List<Paste>) -> Result<(), DeviceError> {
+        if copies.of.is_empty() {
+            return Ok(());
+        }
+        self.own(self.made.kind())?;
+        let part = |rows: &Tensor, row: i64, Rect { y0, x0, y1, x1 }: Rect| {
+            let lines = rows.f_narrow(0, row, 1)?.f_narrow(2, y0.into(), (y1 - y0).into())?;
+            lines.f_narrow(3, x0.into(), (x1 - x0).into())
+        };
+        for ((at, src), Paste { from, to, .. }) in copies.at.iter().zip(&copies.src).zip(&copies.of) {
+            let mut place = part(&self.made, *at, *to)?;
+            place.f_copy_(&part(self.clean, *src, *from)?)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `made` memory of its own, of `kind`.
+    fn own(&mut self, kind: Kind) -> Result<(), DeviceError> {
+        if kind != self.made.kind() || !self.owned {
+            self.made = self.made.f_to_dtype(kind, false, true)?;
+            self.owned = true;
         }
         Ok(())
     }
@@ -96,12 +125,7 @@ impl Work<'_> {
         let places = upload::places(torch.device, at, &[at.len() as i64])?;
         let some = self.joined(&self.made.f_index_select(0, &places)?, partners, join)?;
         // Rows of one chunk share a type: the first computed float makes floats of all of them.
-        let floats = some.kind() != self.made.kind();
-        if floats || !self.owned {
-            let kind = if floats { Kind::Float } else { some.kind() };
-            self.made = self.made.f_to_dtype(kind, false, true)?;
-            self.owned = true;
-        }
+        self.own(if some.kind() == self.made.kind() { some.kind() } else { Kind::Float })?;
         let _ = self.made.f_index_copy_(0, &places, &some.f_to_kind(self.made.kind())?)?;
         Ok(())
     }
