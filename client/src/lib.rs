@@ -35,12 +35,13 @@ mod reader;
 mod retry;
 mod status;
 mod stream;
+mod tensor;
 mod tokens;
 mod waits;
 mod watch;
 mod wire;
 
-pub use batch::{Batch, Dtype, Labels, RowGroups, TensorView};
+pub use batch::{Batch, Labels, RowGroups};
 pub use client::{Client, Health};
 pub use cursor::Cursor;
 pub use error::{Digest, Error, Violation};
@@ -49,6 +50,7 @@ pub use options::{ClientOptions, EvalOptions, Pages, Replay, Resume, Start, Stre
 pub use points::{Inverse, Points};
 pub use reader::EndOfJob;
 pub use stream::{BatchStream, BlockingBatches, StreamStats};
+pub use tensor::{Dtype, TensorView};
 pub use tokens::Tokens;
 pub use watch::Watch;
 

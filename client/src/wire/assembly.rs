@@ -1,10 +1,7 @@
 //! One batch while it arrives.
 
 use super::{Pool, Slab, slab::ALIGN};
-use crate::{
-    Batch, Dtype, Error,
-    batch::{Meta, Tensor},
-};
+use crate::{Batch, Dtype, Error, batch::Meta, tensor::Tensor};
 use mixfeed_proto as v1;
 use std::{collections::BTreeSet, sync::Arc};
 
