@@ -3,8 +3,10 @@
 //! A device is not shared: one thread has it, and blocks wait for it in a bounded queue. It may fail where the CPU does
 //! not, so every answer of it is a result, and a block comes back with its error: whoever asked may still mix it here.
 
+mod scenes;
 mod worker;
 
+pub use scenes::{RowMade, SceneInput, Scenes, VoxelWish};
 pub use worker::{Failed, Task, Worker};
 
 use crate::batch::{CHANNELS, Crop};
