@@ -120,13 +120,14 @@ fn run(device: &Worker<Slab>, task: SceneTask<Slab>) -> Ran {
 fn fits(task: &SceneTask<Slab>, rows: &[RowMade]) -> bool {
     let SceneTask { plan, block, out } = task;
     let share = block.share as u64;
+    // In an order in which no sum can overflow.
     let row = |row: &RowMade| {
-        let inside = row
-            .scenes
-            .iter()
-            .all(|(slot, points)| (*slot as usize) < block.scenes.len() && *points <= row.inverse);
-        let sum = || row.scenes.iter().map(|(_, points)| points).sum::<u64>();
-        inside && sum() == row.inverse && row.points <= row.inverse && row.inverse <= row.united.min(share)
+        let inside =
+            |(slot, points): &(u32, u64)| (*slot as usize) < block.scenes.len() && *points <= row.inverse;
+        row.points <= row.inverse
+            && row.inverse <= row.united.min(share)
+            && row.scenes.iter().all(inside)
+            && row.scenes.iter().map(|(_, points)| points).sum::<u64>() == row.inverse
     };
     if rows.len() != plan.rows.len() || !rows.iter().all(row) {
         return false;
