@@ -10,6 +10,7 @@ use mixfeed_proto as v1;
 use mixfeed_server::assemble::{AssembleError, Assembler, Block, BlockAt};
 use mixfeed_server::exec::device::{DeviceError, RowMade, Worker};
 use mixfeed_server::job::{self, Executors, Jobs, MadeBy, Took};
+use mixfeed_server::wire::Columns;
 use mixfeed_server::{Sources, metrics, store};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -241,6 +242,29 @@ async fn a_scene_with_much_noise_is_transformed_where_it_is_decoded() {
     let (tolerant, seen) = whole(&fine, &sources, "tolerant", &Mood::Works).await;
     assert!(seen.made > 0 && seen.stored > 0, "{seen:?}");
     assert_same(&tolerant, &cpu, MadeBy::DEVICE, "half of them are distorted");
+}
+
+#[tokio::test]
+async fn a_tolerant_jobs_receipt_does_not_say_which_scenes_had_points_left() {
+    let (sources, bands) = (memory(rooms(9)), one_policy("lasermix"));
+    for (numerics, same) in [("tolerant", true), ("torch-1", false), ("cpu-1", false)] {
+        let (mut blocks, _) = whole(&bands, &sources, numerics, &Mood::Works).await;
+        let spec = v1::JobSpec { numerics: numerics.into(), ..bands.clone() };
+        let feed = job::resolve("job", spec, &sources).unwrap().feed;
+        let digest = |block: &Block| {
+            let mut columns = Columns::new(&feed);
+            columns.add(&feed, 0, block);
+            columns.finish().1
+        };
+        let block = &mut blocks[0];
+        let whole = digest(block);
+        // As if no point of the partner lay in its bands.
+        assert!(block.scenes[0].scenes.len() == 2 && block.scenes[0].scenes.pop().is_some());
+        assert_eq!(digest(block) == whole, same, "{numerics}");
+        // Another record is another batch to everyone.
+        block.samples[0].id.index += 1;
+        assert_ne!(digest(block), whole, "{numerics}");
+    }
 }
 
 #[test]

@@ -63,8 +63,10 @@ pub(super) fn make(
     Ok(tried)
 }
 
-/// A block as a device takes it, transformed by the CPU unless it is to stay as `stored`; `None` where records are to be
-/// read first. The plan is drawn as for the CPU.
+/// A block for a device, and the records in its slots; `None` where some are to be read first.
+type Ready = Option<(SceneTask<Slab>, Vec<Sample>)>;
+
+/// A block as a device takes it, transformed by the CPU unless it is to stay as `stored`. The plan is drawn as for the CPU.
 pub(in crate::assemble) fn task(
     feed: &Feed,
     rule: &Rule,
@@ -72,7 +74,7 @@ pub(in crate::assemble) fn task(
     slots: &mut Slots,
     slabs: &Slabs,
     stored: bool,
-) -> Result<Option<(SceneTask<Slab>, Vec<Sample>)>, AssembleError> {
+) -> Result<Ready, AssembleError> {
     let decoded = decoded(feed, at, slots, |id, encoded, slot, scratch| {
         let drawn = scene::drawn(feed, rule, id, encoded, (at.step, slot), scratch)?;
         if stored && drawn.is_small() {

@@ -49,6 +49,9 @@ pub struct Failed<T> {
     pub error: DeviceError,
 }
 
+/// A block of scenes and what each row was made of, or the block and why not.
+type Scened<B> = Result<(SceneTask<B>, Vec<RowMade>), Box<Failed<SceneTask<B>>>>;
+
 /// A block on its way, and who waits for it.
 struct Ask<T, R = ()> {
     task: T,
@@ -169,10 +172,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
     ///
     /// # Errors
     /// [`Failed`] with the block.
-    pub fn scenes(
-        &self,
-        task: SceneTask<B>,
-    ) -> Result<(SceneTask<B>, Vec<RowMade>), Box<Failed<SceneTask<B>>>> {
+    pub fn scenes(&self, task: SceneTask<B>) -> Scened<B> {
         self.ask(task, Wish::Scenes)
     }
 
