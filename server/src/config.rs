@@ -36,7 +36,7 @@ pub struct Server {
     pub http: String,
     /// CPU threads, 0..=4096; 0 means one per core.
     pub threads: usize,
-    /// What mixes pictures: "cpu", "torch", "cuda:N" or "auto".
+    /// What mixes pictures and scenes: "cpu", "torch", "cuda:N" or "auto".
     #[serde(deserialize_with = "device")]
     pub device: Device,
     /// Threads that read records, 0..=4096; 0 means 8.

@@ -279,7 +279,7 @@ async fn devices(
     });
     let lost = |lost: tokio::task::JoinError| exec::device::DeviceError::Failed(lost.to_string());
     let (device, mixers) = started.await.map_err(lost)??;
-    tracing::info!(device = %wanted, used = device.is_some(), "pictures are mixed");
+    tracing::info!(device = %wanted, used = device.is_some(), "pictures and scenes are mixed");
     Ok((device, mixers))
 }
 

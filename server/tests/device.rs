@@ -9,7 +9,7 @@ use mixfeed_client::{Start, StreamOptions};
 use mixfeed_proto as v1;
 use mixfeed_server::assemble::{AssembleError, Assembler, Block, BlockAt, Slab};
 use mixfeed_server::exec::Format;
-use mixfeed_server::exec::device::{Device, DeviceError, Input, Mixer, Progress, Worker};
+use mixfeed_server::exec::device::{Device, DeviceError, Input, Mixer, Progress, RowMade, Scenes, Worker};
 use mixfeed_server::job::{self, Executors, Jobs, MadeBy, Took};
 use mixfeed_server::plan::Row;
 use mixfeed_server::{StartError, config, store};
@@ -34,6 +34,10 @@ impl Mixer<Slab> for Broken {
         self.1.fetch_add(1, SeqCst);
         out.fill(0xa5);
         Err(self.0.clone())
+    }
+
+    fn scenes(&mut self, _: &[Row], _: &Scenes, _: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
+        panic!("these jobs have pictures")
     }
 }
 
@@ -134,6 +138,10 @@ impl Mixer<Slab> for Idle {
     fn run(&mut self, _: &[Row], _: &Input<Slab>, _: &Format, _: &mut [u8]) -> Result<Progress, DeviceError> {
         self.0.fetch_add(1, SeqCst);
         self.1.clone().map_or(Ok(Progress::Done), Err)
+    }
+
+    fn scenes(&mut self, _: &[Row], _: &Scenes, _: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
+        panic!("these jobs have pictures")
     }
 }
 

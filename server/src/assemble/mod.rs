@@ -68,7 +68,7 @@ impl Work {
         let Work { feed, at, slots, permit } = self;
         match &feed.pipeline {
             Pipeline::Image(image) => rows::make(feed, image, at, slots, (slabs, device), permit),
-            Pipeline::Points(rule) => points::make(feed, rule, at, slots, slabs, permit),
+            Pipeline::Points(rule) => points::make(feed, rule, at, slots, (slabs, device), permit),
             Pipeline::Tokens(_) => tokens::make(feed, at, slabs, permit.take()).map(Some),
         }
     }

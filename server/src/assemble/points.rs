@@ -1,21 +1,26 @@
-//! The CPU part of a block of scenes: encoded bytes to columns of points.
+//! A block of scenes: encoded bytes to columns of points, by the CPU or by the server's device.
 
+mod device;
+mod mixed;
 mod scene;
 
-use super::replace::{self, Sample, Slots, settle};
-use super::{AssembleError, BUDGET_UNIT, Block, BlockAt, Encoded, Extent, Slabs, planned, rows};
+pub(super) use device::task;
+pub use mixed::Mixed;
+
+use super::replace::{self, Refusal, Sample, Slots, settle};
+use super::{AssembleError, BUDGET_UNIT, Block, BlockAt, Encoded, Extent, Slab, Slabs, planned, rows};
 use crate::batch::{Piece, SampleId, flags};
-use crate::exec::points::columns::{self, Columns};
-use crate::exec::points::union::{self, Part, len};
-use crate::exec::points::voxel::{self, Pick, Voxels};
-use crate::exec::points::{Points, Scratch, budget};
-use crate::job::{Feed, MadeBy, Points as Rule};
+use crate::exec::device::{Layout, SceneInput, Scenes, VoxelWish, Worker};
+use crate::exec::points::voxel::Pick;
+use crate::exec::points::{Points, Scratch};
+use crate::job::{Feed, MadeBy, Numerics, Points as Rule, VoxelPick};
 use crate::metrics::{self, Stage};
 use crate::plan::Plan;
 use crate::rng::Draw;
 use crate::trace;
+use device::Tried;
 use rayon::prelude::*;
-use std::{cell::RefCell, ops::Range, time::Instant};
+use std::{cell::RefCell, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Sizes of buffers are rounded up to an eighth of their power of two, so that they are used again.
@@ -41,14 +46,14 @@ pub(super) fn cost(feed: &Feed, rule: &Rule, at: &BlockAt) -> (usize, usize) {
         let record = &group.source.index().records[group.record(id.index) as usize];
         record.size.min(rule.max_bytes) + record.points.min(rule.limits.points) * rule.making_bytes()
     };
-    let making: u64 = at.places.iter().map(|place| record(place.id)).sum();
+    let making: u64 = at.places.iter().map(|place| record(place.id) + scene::held_noise(rule)).sum();
     (making as usize, keeping(feed, rule, at.places.len()))
 }
 
 /// Bytes that an ordinary slot takes: (while it is made, until it was sent).
 pub(super) fn slot_cost(feed: &Feed, rule: &Rule) -> (usize, usize) {
     let (bytes, points) = rule.mean;
-    ((bytes + points * rule.making_bytes()) as usize, keeping(feed, rule, 1))
+    ((bytes + points * rule.making_bytes() + scene::held_noise(rule)) as usize, keeping(feed, rule, 1))
 }
 
 /// Bytes of the columns of `slots` slots, at most.
@@ -63,7 +68,18 @@ fn rounded(bytes: usize) -> usize {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
-    static VOXELS: RefCell<voxel::Scratch> = RefCell::new(voxel::Scratch::default());
+}
+
+/// A block whose columns are written.
+pub(super) struct Made {
+    plan: Plan,
+    samples: Vec<Sample>,
+    facts: Vec<SceneRow>,
+    /// Points left out for the budget.
+    thinned: u64,
+    columns: Layout,
+    slab: Slab,
+    by: MadeBy,
 }
 
 /// Decodes, transforms, plans and mixes a block. `None` when a record of `slots` is to be read from a store first.
@@ -72,23 +88,24 @@ pub(super) fn make(
     rule: &Rule,
     at: &BlockAt,
     slots: &mut Slots,
-    slabs: &Slabs,
+    (slabs, device): (&Slabs, Option<&Worker<Slab>>),
     permit: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Option<Block>, AssembleError> {
-    let (start, span) = (Instant::now(), trace::stage("decode"));
-    let Some((scenes, samples)) = scenes(feed, rule, at, slots)? else { return Ok(None) };
-    replace::tally(&rule.tally, rule.max_bad_fraction, samples.iter())?;
-    drop(span);
-    let (start, span) = (Stage::Decode.done(start), trace::stage("execute"));
-    let plan = plan(feed, rule, at, &samples);
-    let made = mix(feed, rule, at, &plan, &scenes)?;
-    let extent = made.extent();
-    let parts = Layout::new(rule, extent);
-    let mut slab = slabs.take(rounded(parts.end));
-    made.write(rule, &scenes, &parts, &mut slab)?;
-    SCRATCH.with_borrow_mut(|scratch| scenes.into_iter().for_each(|scene| scratch.recycle(scene)));
-    drop(span);
-    let (start, _span) = (Stage::Execute.done(start), trace::stage("checksum"));
+    let tried = match rule.numerics {
+        Numerics::Cpu => Tried::Cpu,
+        Numerics::Torch | Numerics::Tolerant => device::make(feed, rule, at, slots, (slabs, device))?,
+    };
+    let made = match tried {
+        Tried::Made(made) => Some(*made),
+        Tried::Waits => None,
+        Tried::Cpu => timed(feed, rule, at, slots, slabs)?,
+    };
+    let Some(made) = made else { return Ok(None) };
+    // Once, whoever had to begin the block again.
+    replace::tally(&rule.tally, rule.max_bad_fraction, made.samples.iter())?;
+    let (start, _span) = (Instant::now(), trace::stage("checksum"));
+    let extent = extent(&made.facts);
+    let Made { plan, samples, facts, thinned, columns, slab, by } = made;
     let slab = match permit.take() {
         Some(mut permit) => {
             // The budget was asked for as many points as the rows may have; few have them, and voxels are fewer.
@@ -99,15 +116,88 @@ pub(super) fn make(
         None => slab,
     };
     let whole = slab.freeze();
-    let tensors = parts.sent.into_iter().map(|range| Piece::new(whole.slice(range))).collect();
+    let tensors = columns.sent.into_iter().map(|range| Piece::new(whole.slice(range))).collect();
     Stage::Checksum.done(start);
     rows::count(feed, &samples);
     metrics::unpaired(
         &feed.job,
         plan.rows.iter().filter(|r| r.flags & flags::NO_PARTNER != 0).count() as u64,
     );
-    metrics::thinned(&feed.job, made.thinned);
-    Ok(Some(Block { tensors, plan, samples, extent, scenes: made.facts, by: MadeBy::CPU }))
+    metrics::thinned(&feed.job, thinned);
+    Ok(Some(Block { tensors, plan, samples, extent, scenes: facts, by }))
+}
+
+/// As [`by_cpu`], with its time told.
+fn timed(
+    feed: &Feed,
+    rule: &Rule,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+) -> Result<Option<Made>, AssembleError> {
+    let (start, span) = (Instant::now(), trace::stage("decode"));
+    let Some(decoded) = transformed(feed, rule, at, slots)? else { return Ok(None) };
+    drop(span);
+    let (start, _span) = (Stage::Decode.done(start), trace::stage("execute"));
+    let made = mixed(feed, rule, at, slabs, decoded)?;
+    Stage::Execute.done(start);
+    Ok(Some(made))
+}
+
+/// Makes a block by the CPU; nothing is counted.
+pub(super) fn by_cpu(
+    feed: &Feed,
+    rule: &Rule,
+    at: &BlockAt,
+    slots: &mut Slots,
+    slabs: &Slabs,
+) -> Result<Option<Made>, AssembleError> {
+    let Some(decoded) = transformed(feed, rule, at, slots)? else { return Ok(None) };
+    mixed(feed, rule, at, slabs, decoded).map(Some)
+}
+
+/// Plans and mixes transformed scenes.
+fn mixed(
+    feed: &Feed,
+    rule: &Rule,
+    at: &BlockAt,
+    slabs: &Slabs,
+    (scenes, samples): (Vec<Points>, Vec<Sample>),
+) -> Result<Made, AssembleError> {
+    let plan = plan(feed, rule, at, &samples);
+    let block = block(feed, rule, at, &plan, Vec::new());
+    written(slabs, &block, scenes, (plan, samples))
+}
+
+/// Unites transformed scenes as `block` and the plan ask, and writes their columns.
+fn written(
+    slabs: &Slabs,
+    block: &Scenes,
+    scenes: Vec<Points>,
+    (plan, samples): (Plan, Vec<Sample>),
+) -> Result<Made, AssembleError> {
+    let made = Mixed::of(&plan, block, &scenes)?;
+    let Extent { points, inverse, .. } = extent(&made.facts);
+    let columns = block.layout(points as usize, inverse as usize);
+    let mut slab = slabs.take(rounded(columns.end));
+    made.write(block, &scenes, &columns, &mut slab)?;
+    recycle(scenes);
+    let Mixed { facts, thinned, .. } = made;
+    Ok(Made { plan, samples, facts, thinned, columns, slab, by: MadeBy::CPU })
+}
+
+/// Keeps the memory of scenes.
+fn recycle(scenes: impl IntoIterator<Item = Points>) {
+    SCRATCH.with_borrow_mut(|scratch| scenes.into_iter().for_each(|scene| scratch.recycle(scene)));
+}
+
+fn extent(facts: &[SceneRow]) -> Extent {
+    Extent {
+        rows: facts.len() as u64,
+        points: facts.iter().map(|f| f.points).sum(),
+        inverse: facts.iter().map(|f| f.inverse).sum(),
+        ..Extent::default()
+    }
 }
 
 /// A block step by step, for pictures and tests.
@@ -123,7 +213,7 @@ pub struct Opened {
     pub mixed: Mixed,
 }
 
-/// Makes a block without writing its columns; blocks until its records were read.
+/// Makes a block by the CPU, whoever makes the job's, without writing its columns; blocks until its records were read.
 ///
 /// # Errors
 /// As [`super::Assembler::block`].
@@ -147,31 +237,40 @@ pub fn open_read(
     at: &BlockAt,
     slots: &mut Slots,
 ) -> Result<Option<Opened>, AssembleError> {
-    let Some((scenes, samples)) = scenes(feed, rule, at, slots)? else { return Ok(None) };
+    let Some((scenes, samples)) = transformed(feed, rule, at, slots)? else { return Ok(None) };
     let plan = plan(feed, rule, at, &samples);
-    let mixed = mix(feed, rule, at, &plan, &scenes)?;
+    let mixed = Mixed::of(&plan, &block(feed, rule, at, &plan, Vec::new()), &scenes)?;
     Ok(Some(Opened { scenes, samples, plan, mixed }))
 }
 
-/// Scenes, and the records that they are.
-type Scenes = (Vec<Points>, Vec<Sample>);
+/// Something of each slot of a block, and the records in them.
+type Decoded<T> = Option<(Vec<T>, Vec<Sample>)>;
 
 /// The scenes of a block's slots, transformed.
-fn scenes(
+fn transformed(
     feed: &Feed,
     rule: &Rule,
     at: &BlockAt,
     slots: &mut Slots,
-) -> Result<Option<Scenes>, AssembleError> {
+) -> Result<Decoded<Points>, AssembleError> {
+    decoded(feed, at, slots, |id, encoded, slot, scratch| {
+        scene::drawn(feed, rule, id, encoded, (at.step, slot), scratch)?.transform(rule, scratch)
+    })
+}
+
+/// What `make` makes of each slot's record, or of another one where that is bad, in parallel; `None` when a record is to be
+/// read from a store first.
+fn decoded<T: Send>(
+    feed: &Feed,
+    at: &BlockAt,
+    slots: &mut Slots,
+    make: impl Fn(SampleId, &Encoded, u64, &mut Scratch) -> Result<T, Refusal> + Sync,
+) -> Result<Decoded<T>, AssembleError> {
     let slots: Vec<_> = at.places.iter().zip(&mut slots.0).enumerate().collect();
     let one = |(i, (place, own))| {
         let slot = at.slot + i as u64;
         settle(feed, place, own, |id, encoded: &Encoded| {
-            // Taken, not borrowed: decoding waits for other threads, and a thread that waits begins another scene.
-            let mut scratch = SCRATCH.take();
-            let made = scene::make(feed, rule, id, encoded, (at.step, slot), &mut scratch);
-            SCRATCH.set(scratch);
-            made
+            with_scratch(|scratch| make(id, encoded, slot, scratch))
         })
     };
     let made = slots.into_par_iter().map(one).collect::<Result<Vec<_>, _>>()?;
@@ -179,172 +278,42 @@ fn scenes(
     Ok(made.map(|made| made.into_iter().unzip()))
 }
 
+/// Lends the thread's memory. Taken, not borrowed: decoding waits for other threads, and a thread that waits begins another
+/// scene.
+fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    let mut scratch = SCRATCH.take();
+    let made = work(&mut scratch);
+    SCRATCH.set(scratch);
+    made
+}
+
 fn plan(feed: &Feed, rule: &Rule, at: &BlockAt, samples: &[Sample]) -> Plan {
     planned(feed, at, samples, (&rule.mix, &rule.mix_stream, &rule.fields), (1, 1))
 }
 
-/// Rows of a block before they are written.
-#[derive(Debug)]
-pub struct Mixed {
-    /// Parts of each row.
-    pub rows: Vec<Vec<Part>>,
-    /// Voxels of each row, of jobs that have them.
-    pub voxels: Option<Vec<Voxels>>,
-    /// What each row was made of.
-    pub facts: Vec<SceneRow>,
-    /// Points left out for the budget.
-    pub thinned: u64,
-}
-
-/// Unites, keeps within the budget, and finds voxels.
-fn mix(
-    feed: &Feed,
-    rule: &Rule,
-    at: &BlockAt,
-    plan: &Plan,
-    scenes: &[Points],
-) -> Result<Mixed, AssembleError> {
-    let mut rows = union::rows(plan, scenes)?;
-    let before: Vec<usize> = rows.iter().map(|row| len(row)).collect();
-    let share = rule.share(at.places.len() as u64, feed.order.batch()) as usize;
-    let centre = |slot| rule.scene_stream.at(Draw::SceneCrop, at.step, slot).uniform();
-    let centres: Vec<f64> = (at.slot..).take(scenes.len()).map(centre).collect();
-    budget::thin(&mut rows, scenes, share, &centres);
+/// What is wanted of a block and drawn for it beside its plan. The CPU, which has transformed `scenes`, leaves them out.
+fn block(feed: &Feed, rule: &Rule, at: &BlockAt, plan: &Plan, scenes: Vec<SceneInput>) -> Scenes {
+    let draw = |kind, slot| rule.scene_stream.at(kind, at.step, slot);
+    let centres = (at.slot..).take(at.places.len()).map(|slot| draw(Draw::SceneCrop, slot).uniform());
     let voxels = rule.voxels.map(|v| {
-        let one = |(i, row): (usize, &Vec<Part>)| {
-            let pick = match v.pick {
-                crate::job::VoxelPick::First => Pick::First,
-                crate::job::VoxelPick::Random => {
-                    Pick::Random(rule.scene_stream.at(Draw::SceneVoxel, at.step, at.slot + i as u64).bits())
-                }
-            };
-            let details = v.inverse || v.count || v.majority;
-            let rule = voxel::Rule { size: v.size, pick, details };
-            let mut found = VOXELS.with_borrow_mut(|own| voxel::voxels(row, scenes, &rule, own))?;
-            if v.majority {
-                found.majority(row, scenes);
-            }
-            Ok(found)
+        let pick = |row| match v.pick {
+            VoxelPick::First => Pick::First,
+            VoxelPick::Random => Pick::Random(draw(Draw::SceneVoxel, row).bits()),
         };
-        let rows: Vec<_> = rows.iter().enumerate().collect();
-        rows.into_par_iter().map(one).collect::<Result<Vec<_>, AssembleError>>()
+        VoxelWish {
+            size: v.size,
+            picks: (at.slot..).take(plan.rows.len()).map(pick).collect(),
+            inverse: v.inverse,
+            count: v.count,
+            majority: v.majority,
+            far: scene::far(v.size),
+        }
     });
-    let voxels = voxels.transpose()?;
-    let fact = |(i, row): (usize, &Vec<Part>)| {
-        let thinned = len(row) < before[i];
-        SceneRow {
-            scenes: of(row),
-            points: columns::served(row, voxels.as_ref().map(|v| &v[i])) as u64,
-            inverse: len(row) as u64,
-            flags: if thinned { flags::THINNED } else { 0 },
-        }
-    };
-    let facts: Vec<SceneRow> = rows.iter().enumerate().map(fact).collect();
-    let thinned = before.iter().sum::<usize>() as u64 - facts.iter().map(|f| f.inverse).sum::<u64>();
-    Ok(Mixed { rows, voxels, facts, thinned })
-}
-
-/// Scenes of a row with their points, each scene once.
-fn of(row: &[Part]) -> Vec<(u32, u64)> {
-    let mut scenes: Vec<(u32, u64)> = Vec::new();
-    for part in row {
-        match scenes.iter_mut().find(|(slot, _)| *slot == part.slot) {
-            Some((_, points)) => *points += part.len() as u64,
-            None => scenes.push((part.slot, part.len() as u64)),
-        }
-    }
-    scenes
-}
-
-fn classes<'a>(part: &'a Part, scenes: &'a [Points]) -> impl Iterator<Item = i32> + 'a {
-    let segment = scenes[part.slot as usize].segment.as_deref().unwrap_or_default();
-    part.numbers().map(|number| segment[number as usize])
-}
-
-/// Where each large tensor lies in a block's buffer, in descriptor order.
-struct Layout {
-    sent: Vec<Range<usize>>,
-    end: usize,
-}
-
-impl Layout {
-    fn new(rule: &Rule, extent: Extent) -> Layout {
-        let mut layout = Layout { sent: Vec::new(), end: 0 };
-        let (m, all) = (extent.points as usize, extent.inverse as usize);
-        let features = columns::width(&rule.features);
-        let voxels = rule.voxels;
-        let inverse = voxels.is_some_and(|v| v.inverse);
-        for (sent, bytes) in [
-            (true, m * 12),
-            (features > 0, m * features * 4),
-            (true, m * 4),
-            (true, m * 4),
-            (true, m),
-            (voxels.is_some(), m * 12),
-            (voxels.is_some_and(|v| v.count), m * 4),
-            (inverse, all * 4),
-            (inverse, all * 4),
-        ] {
-            if sent {
-                layout.sent.push(layout.end..layout.end + bytes);
-                layout.end += bytes;
-            }
-        }
-        layout
-    }
-}
-
-impl Mixed {
-    fn extent(&self) -> Extent {
-        Extent {
-            rows: self.rows.len() as u64,
-            points: self.facts.iter().map(|f| f.points).sum(),
-            inverse: self.facts.iter().map(|f| f.inverse).sum(),
-            ..Extent::default()
-        }
-    }
-
-    /// Writes every column where it is sent from.
-    fn write(
-        &self,
-        rule: &Rule,
-        scenes: &[Points],
-        layout: &Layout,
-        slab: &mut [u8],
-    ) -> Result<(), AssembleError> {
-        let mut left = &mut slab[..layout.end];
-        let mut ranges = layout.sent.iter();
-        let mut next = || {
-            let bytes = ranges.next().map_or(0, Range::len);
-            left.split_off_mut(..bytes).unwrap_or_default()
-        };
-        let voxels = rule.voxels;
-        let inverse = voxels.is_some_and(|v| v.inverse);
-        let coord = next();
-        let feat = if rule.features.is_empty() { &mut [][..] } else { next() };
-        let (segment, instance, scene) = (next(), next(), next());
-        let grid = voxels.is_some().then(&mut next);
-        let count = voxels.is_some_and(|v| v.count).then(&mut next);
-        let of_points = inverse.then(&mut next);
-        if let Some(out) = inverse.then(&mut next) {
-            let all = self.rows.iter().flatten().flat_map(|part| classes(part, scenes));
-            out.as_chunks_mut::<4>()
-                .0
-                .iter_mut()
-                .zip(all)
-                .for_each(|(out, class)| *out = class.to_le_bytes());
-        }
-        let out = Columns {
-            coord,
-            feat,
-            segment: Some(segment),
-            instance: Some(instance),
-            scene: Some(scene),
-            grid,
-            count,
-            inverse: of_points,
-        };
-        columns::write(&self.rows, self.voxels.as_deref(), scenes, &rule.features, out)?;
-        Ok(())
+    Scenes {
+        scenes,
+        share: rule.share(at.places.len() as u64, feed.order.batch()) as usize,
+        centres: centres.collect(),
+        voxels,
+        features: rule.features.clone(),
     }
 }

@@ -31,7 +31,8 @@ pub struct Args {
     /// CPU threads; 0 means one per core.
     #[arg(long, env = "MIXFEED_THREADS")]
     threads: Option<usize>,
-    /// What mixes pictures: cpu, torch (libtorch on the processor), cuda:N, or auto: the faster of cpu and cuda:0, by job.
+    /// What mixes pictures and scenes: cpu, torch (libtorch on the processor), cuda:N, or auto: the faster of cpu and
+    /// cuda:0, by job.
     #[arg(long, env = "MIXFEED_DEVICE")]
     device: Option<Device>,
     /// Memory that may be promised to streams, such as "2GiB".

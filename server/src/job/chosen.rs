@@ -20,7 +20,7 @@ pub struct Took {
 /// Makes the first block of a feed both ways.
 pub type Measure = Arc<dyn Fn(&Feed) -> Result<Took, String> + Send + Sync>;
 
-/// What a server mixes pictures with.
+/// What a server mixes pictures and scenes with.
 #[derive(Clone, Default)]
 pub enum Executors {
     /// The CPU alone.
@@ -52,7 +52,7 @@ impl fmt::Debug for Executors {
     }
 }
 
-/// The draft of a `spec` of pictures that names no numerics. Its numerics are, in this order, those of `open` (the digest
+/// The draft of a `spec` of pictures or scenes that names no numerics. Its numerics are, in this order, those of `open` (the digest
 /// of the job that is open under this name), of `expected` (the digest that the client knows), those recorded in `store`,
 /// and those that `measure` finds faster, which are recorded then.
 ///

@@ -241,7 +241,11 @@ const ID_BYTES: u64 = 4;
 impl Feed {
     /// Rules that its rows are made by.
     pub fn numerics(&self) -> Numerics {
-        self.image().map_or(Numerics::Cpu, |image| image.numerics)
+        match &self.pipeline {
+            Pipeline::Image(image) => image.numerics,
+            Pipeline::Points(points) => points.numerics,
+            Pipeline::Tokens(_) => Numerics::Cpu,
+        }
     }
 
     /// How pictures become rows; `None` for jobs without pictures.

@@ -6,7 +6,7 @@ use mixfeed_proto as v1;
 /// The numerics of the CPU executor of this build: rules of decoder, resampler and executor. Raised by hand when golden
 /// digests change.
 pub const NUMERICS: &str = "cpu-1";
-/// The numerics of the libtorch executor of this build, with the same decoder.
+/// The numerics of the libtorch executor of this build, with the same decoder; scenes keep the transforms of [`NUMERICS`].
 pub const TORCH: &str = "torch-1";
 /// What a job says that takes either, and may change between them while it runs.
 const TOLERANT: &str = "tolerant";
@@ -75,19 +75,18 @@ pub(super) fn is_open(spec: &v1::JobSpec) -> bool {
     spec.numerics.is_empty() && is_mixed(spec) && !super::pictures::names_mixer(spec)
 }
 
-/// Whether the server mixes pictures for a job: the trainer mixes those of a recipe.
+/// Whether the server mixes pictures or scenes for a job: the trainer mixes those of a recipe.
 fn is_mixed(spec: &v1::JobSpec) -> bool {
     let recipe = spec.output.is_some_and(|output| output.delivery() == v1::Delivery::Recipe);
-    spec.tokens.is_none() && spec.points.is_none() && !recipe
+    spec.tokens.is_none() && !recipe
 }
 
-/// Fills in the numerics of a spec that says none, on a server with a `device` or without: pictures are mixed by a device
-/// where there is one, and otherwise by the CPU, with masks of mixers made by libtorch all the same.
+/// Fills in the numerics of a spec that says none, on a server with a `device` or without: pictures and scenes are mixed by
+/// a device where there is one, and otherwise by the CPU, with masks of mixers made by libtorch all the same.
 ///
 /// # Errors
 /// [`JobError::NoDevice`] for a job that this server cannot mix, [`JobError::Numerics`] for numerics that nobody has.
 pub(super) fn settle(spec: &mut v1::JobSpec, device: bool) -> Result<Numerics, JobError> {
-    let pictures = spec.tokens.is_none() && spec.points.is_none();
     if spec.numerics.is_empty() {
         let names = match (device && is_mixed(spec), super::pictures::names_mixer(spec)) {
             (true, _) => TORCH,
@@ -98,8 +97,8 @@ pub(super) fn settle(spec: &mut v1::JobSpec, device: bool) -> Result<Numerics, J
     }
     let numerics =
         Numerics::named(&spec.numerics).ok_or_else(|| JobError::Numerics { asked: spec.numerics.clone() })?;
-    if numerics == Numerics::Torch && !pictures {
-        return Err(JobError::Unsupported(format!("numerics `{TORCH}` for jobs without pictures")));
+    if numerics == Numerics::Torch && spec.tokens.is_some() {
+        return Err(JobError::Unsupported(format!("numerics `{TORCH}` for jobs of tokens")));
     }
     match (numerics, device, cfg!(feature = "libtorch")) {
         (Numerics::Torch, false, false) => Err(JobError::NoDevice { built: false }),
@@ -124,8 +123,12 @@ mod tests {
         let mut pictures = spec("");
         assert!(matches!(settle(&mut pictures, false), Ok(Numerics::Cpu)));
         assert_eq!(pictures.numerics, "cpu-1");
+        let mut scenes = v1::JobSpec { points: Some(v1::PointSpec::default()), ..spec("") };
+        assert!(matches!(settle(&mut scenes.clone(), false), Ok(Numerics::Cpu)));
+        assert!(matches!(settle(&mut scenes, true), Ok(Numerics::Torch)));
         let mut tokens = v1::JobSpec { tokens: Some(v1::TokenSpec::default()), ..spec("") };
         assert!(matches!(settle(&mut tokens, true), Ok(Numerics::Cpu)));
+        assert!(is_open(&spec("")) && !is_open(&tokens), "nothing is measured for tokens");
     }
 
     #[test]

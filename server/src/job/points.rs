@@ -4,6 +4,7 @@ mod resolve;
 
 pub(super) use resolve::resolve;
 
+use super::Numerics;
 use super::check::Check;
 use super::pictures::Tally;
 use crate::cloud;
@@ -20,6 +21,8 @@ const MAX_POINTS: u64 = 1 << 28;
 /// How scenes become rows.
 #[derive(Debug)]
 pub struct Points {
+    /// Rules that rows are made by.
+    pub numerics: Numerics,
     /// One scene.
     pub scene: SceneRule,
     /// Mixing.
@@ -191,6 +194,7 @@ impl Points {
         let none =
             MixRule { members: Vec::new(), granularity: Granularity::Elem, clean: 0.0, ..self.mix.clone() };
         Points {
+            numerics: self.numerics,
             scene: self.scene.plain(),
             mix: none,
             scenes: 1,

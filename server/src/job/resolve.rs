@@ -86,7 +86,7 @@ pub fn resolve_with(
     let batch = batch(&mut check, &mut spec);
     let pipeline = match (spec.tokens.is_some(), spec.points.is_some()) {
         (true, _) => Pipeline::Tokens(tokens::resolve(&mut check, &mut spec, &mut groups, &mut held)),
-        (_, true) => Pipeline::Points(Box::new(points::resolve(&mut check, &mut spec, &groups))),
+        (_, true) => Pipeline::Points(Box::new(points::resolve(&mut check, &mut spec, numerics, &groups))),
         (false, false) => {
             let groups = (&groups[..], classes.len());
             let image = pictures::resolve(&mut check, &mut spec, numerics, groups, mixers)?;

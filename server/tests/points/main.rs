@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad;
+mod device;
 mod rooms;
 #[path = "../stand/mod.rs"]
 mod stand;
+mod stand_in;
+#[cfg(feature = "libtorch")]
+mod torch;
 
 use mixfeed_client::{Batch, Client, Inverse, Replay, Start, StreamOptions};
 use mixfeed_proto as v1;

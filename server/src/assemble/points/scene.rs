@@ -1,11 +1,12 @@
-//! One scene: from encoded bytes to transformed points, or why its record is bad.
+//! One scene: from encoded bytes to transformed points, or to what a device transforms, or why its record is bad.
 
 use crate::assemble::{Encoded, replace::Refusal};
 use crate::batch::SampleId;
 use crate::cloud::{self, Scene};
+use crate::exec::device::SceneInput;
 use crate::exec::points::{self, Measured, Points, Scratch};
-use crate::job::{Attribute, Feed, Points as Rule};
-use crate::plan::scene;
+use crate::job::{Attribute, Feed, Numerics, Points as Rule};
+use crate::plan::scene::{self, SceneOp};
 use bytes::Bytes;
 
 /// Voxels from the origin in every direction: the differences of two scenes' still fit 32 bits.
@@ -13,15 +14,39 @@ const MOST_VOXELS: f32 = (1 << 30) as f32;
 /// Largest id of an instance: those of all parts of a row together fit 32 bits.
 const MOST_INSTANCE: i32 = 1 << 24;
 
-/// The scene of a record, transformed.
-pub(super) fn make(
+/// Bytes of drawn noise that a scene may hold until a device has it, and as many a point: beyond both it is transformed where
+/// it is decoded. A point's are part of what its making takes.
+const NOISE: (u64, u64) = (1 << 20, 64);
+
+/// Bytes of noise that a slot holds beside its points, at most.
+pub(super) fn held_noise(rule: &Rule) -> u64 {
+    match rule.numerics {
+        Numerics::Tolerant if !rule.scene.elastic.is_empty() => NOISE.0,
+        Numerics::Cpu | Numerics::Torch | Numerics::Tolerant => 0,
+    }
+}
+
+/// Largest absolute coordinate for voxels of `size`, exclusive.
+pub(super) fn far(size: f32) -> f32 {
+    size * MOST_VOXELS
+}
+
+/// A scene before its transforms: cut, measured, drawn for.
+pub(super) struct Drawn {
+    pub scene: Scene,
+    pub measured: Measured,
+    pub ops: Vec<SceneOp>,
+}
+
+/// Decodes the scene of a record and draws for it.
+pub(super) fn drawn(
     feed: &Feed,
     rule: &Rule,
     id: SampleId,
     encoded: &Encoded,
     (step, slot): (u64, u64),
     scratch: &mut Scratch,
-) -> Result<Points, Refusal> {
+) -> Result<Drawn, Refusal> {
     let bytes: &Bytes = encoded.as_ref().map_err(Clone::clone)?;
     let group = &feed.groups[id.group as usize];
     let mut scene = cloud::record(bytes, &rule.limits)?;
@@ -38,10 +63,44 @@ pub(super) fn make(
     points::apply_cut(&mut scene, &cuts, scratch);
     let measured = Measured::of(&scene.coord);
     let ops = scene::draw(&rule.scene, &measured.shape, stream, step, slot)?;
-    let (points, value) = points::transform(scene, &measured, &ops, scratch);
-    match rule.voxels {
-        Some(rule) if value >= rule.size * MOST_VOXELS => Err(Refusal::Fine { value, size: rule.size }),
-        Some(_) | None => Ok(points),
+    Ok(Drawn { scene, measured, ops })
+}
+
+impl Drawn {
+    /// The scene, transformed.
+    pub(super) fn transform(self, rule: &Rule, scratch: &mut Scratch) -> Result<Points, Refusal> {
+        let (points, value) = points::transform(self.scene, &self.measured, &self.ops, scratch);
+        match rule.voxels {
+            Some(rule) if value >= far(rule.size) => Err(Refusal::Fine { value, size: rule.size }),
+            Some(_) | None => Ok(points),
+        }
+    }
+
+    /// Whether it may be held as it is.
+    pub(super) fn is_small(&self) -> bool {
+        // What is drawn for each point is counted with it.
+        let noise = |op: &SceneOp| match op {
+            SceneOp::Elastic { noise, .. } => noise.noise.len() as u64 * size_of::<f32>() as u64,
+            SceneOp::Centre
+            | SceneOp::Shift { .. }
+            | SceneOp::Flip { .. }
+            | SceneOp::Scale { .. }
+            | SceneOp::Rotate { .. }
+            | SceneOp::Recentre
+            | SceneOp::Jitter { .. }
+            | SceneOp::Colour { .. }
+            | SceneOp::ColourJitter { .. }
+            | SceneOp::ChannelDrop { .. }
+            | SceneOp::Keep { .. }
+            | SceneOp::Crop { .. } => 0,
+        };
+        self.ops.iter().map(noise).sum::<u64>() <= NOISE.0.max(NOISE.1 * self.scene.len() as u64)
+    }
+
+    /// As a device takes it.
+    pub(super) fn stored(self) -> SceneInput {
+        let Drawn { scene, measured, ops } = self;
+        SceneInput::Stored { scene, measured, ops }
     }
 }
 

@@ -1,11 +1,15 @@
 //! Executors beside the CPU's: which one a server has, and the thread that owns it.
 //!
+//! Blocks of pictures may overlap, see [`Mixer`]; a block of scenes is made in one go, with nothing else begun.
+//!
 //! A device is not shared: one thread has it, and blocks wait for it in a bounded queue. It may fail where the CPU does
 //! not, so every answer of it is a result, and a block comes back with its error: whoever asked may still mix it here.
 
+mod scenes;
 mod worker;
 
-pub use worker::{Failed, Task, Worker};
+pub use scenes::{Layout, RowMade, SceneInput, Scenes, VoxelWish};
+pub use worker::{Failed, SceneTask, Task, Worker};
 
 use crate::batch::{CHANNELS, Crop};
 
@@ -13,7 +17,7 @@ use super::Format;
 use crate::plan::{Row, view::View};
 use std::{fmt, str::FromStr};
 
-/// What makes rows of decoded pictures for a server's jobs, as the operator wrote it.
+/// What makes rows of decoded pictures and scenes for a server's jobs, as the operator wrote it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// The CPU executor.
@@ -83,6 +87,12 @@ pub enum DeviceError {
         /// Row of the plan, or picture.
         row: usize,
     },
+    /// What the block gives cause for, an error or another record in the place of one, is the CPU's to say.
+    #[error("slot {slot} has a scene that only the CPU may refuse")]
+    Refused {
+        /// Slot of the block.
+        slot: u32,
+    },
 }
 
 impl DeviceError {
@@ -93,7 +103,8 @@ impl DeviceError {
             DeviceError::Memory(_)
             | DeviceError::Lost(_)
             | DeviceError::Failed(_)
-            | DeviceError::Misfit { .. } => false,
+            | DeviceError::Misfit { .. }
+            | DeviceError::Refused { .. } => false,
         }
     }
 
@@ -104,6 +115,7 @@ impl DeviceError {
             DeviceError::Memory(_) => "memory",
             DeviceError::Lost(_) => "lost",
             DeviceError::Failed(_) | DeviceError::Misfit { .. } => "failed",
+            DeviceError::Refused { .. } => "refused",
         }
     }
 }
@@ -191,6 +203,14 @@ pub trait Mixer<B> {
     fn collect(&mut self, _out: &mut [u8]) -> Result<(), DeviceError> {
         Ok(())
     }
+
+    /// Makes all `rows` of a block of scenes: its columns lie in `out` one after the other, in descriptor order and
+    /// little-endian, as many bytes as the points of what is returned ask for. No block of pictures is begun meanwhile.
+    ///
+    /// # Errors
+    /// [`DeviceError`], with any bytes in `out`; [`DeviceError::Refused`] where the CPU would refuse the block or one of
+    /// its scenes.
+    fn scenes(&mut self, rows: &[Row], block: &Scenes, out: &mut [u8]) -> Result<Vec<RowMade>, DeviceError>;
 }
 
 /// Starts the worker of `device`; `None` where the CPU executor does the work.

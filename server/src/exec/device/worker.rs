@@ -1,6 +1,6 @@
 //! The thread that owns a device, and its queue.
 
-use super::{DeviceError, Input, Mixer, Progress};
+use super::{DeviceError, Input, Mixer, Progress, RowMade, Scenes};
 use crate::exec::Format;
 use crate::plan::Plan;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ const QUEUE: usize = 2;
 /// How long [`Worker::close`] waits. Whoever ends the program while a device works on a block has its library crash.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// A block to mix; its buffers come back with the answer.
+/// A block of pictures to mix; its buffers come back with the answer.
 #[derive(Debug)]
 pub struct Task<B> {
     /// What to do.
@@ -29,18 +29,33 @@ pub struct Task<B> {
     pub out: B,
 }
 
+/// A block of scenes to make; it comes back with the answer.
+#[derive(Debug)]
+pub struct SceneTask<B> {
+    /// What to do.
+    pub plan: Plan,
+    /// What to do it with.
+    pub block: Box<Scenes>,
+    /// Takes the columns of the plan's rows.
+    pub out: B,
+}
+
 /// A block that was not mixed.
 #[derive(Debug)]
-pub struct Failed<B> {
-    /// The block, with any bytes in `out`; `None` when the thread is gone with it.
-    pub task: Option<Task<B>>,
+pub struct Failed<T> {
+    /// The block, a [`Task`] or [`SceneTask`], with any bytes in `out`; `None` when the thread is gone with it.
+    pub task: Option<T>,
     /// Why.
     pub error: DeviceError,
 }
 
-struct Ask<B> {
-    task: Task<B>,
-    answer: SyncSender<(Task<B>, Result<(), DeviceError>)>,
+/// A block of scenes and what each row was made of, or the block and why not.
+type Scened<B> = Result<(SceneTask<B>, Vec<RowMade>), Box<Failed<SceneTask<B>>>>;
+
+/// A block on its way, and who waits for it.
+struct Ask<T, R = ()> {
+    task: T,
+    answer: SyncSender<(T, Result<R, DeviceError>)>,
 }
 
 /// Hands blocks to the thread of a device; clones share it. The thread ends with the last of them.
@@ -53,7 +68,8 @@ pub struct Worker<B> {
 
 /// What comes to the thread.
 enum Wish<B> {
-    Ask(Ask<B>),
+    Pictures(Ask<Task<B>>),
+    Scenes(Ask<SceneTask<B>, Vec<RowMade>>),
     /// Only wakes it: it looks whether it is closed.
     Look,
 }
@@ -130,11 +146,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
                     serve(mixer, &tasks, &lost, &closed);
                     given.back();
                     // Those who come too late.
-                    for wish in tasks {
-                        if let Wish::Ask(ask) = wish {
-                            ask.answer(Err(stops()));
-                        }
-                    }
+                    tasks.iter().for_each(|wish| wish.refuse(&stops()));
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error)); // as above
@@ -148,23 +160,31 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
         Ok(Worker { queue, lost, closed, given })
     }
 
-    /// Mixes a block; waits for its turn and for the answer.
+    /// Mixes a block of pictures; waits for its turn and for the answer.
     ///
     /// # Errors
     /// [`Failed`] with the block.
-    pub fn run(&self, task: Task<B>) -> Result<Task<B>, Box<Failed<B>>> {
+    pub fn run(&self, task: Task<B>) -> Result<Task<B>, Box<Failed<Task<B>>>> {
+        self.ask(task, Wish::Pictures).map(|(task, ())| task)
+    }
+
+    /// Makes a block of scenes; waits for its turn and for the answer, what each row was made of.
+    ///
+    /// # Errors
+    /// [`Failed`] with the block.
+    pub fn scenes(&self, task: SceneTask<B>) -> Scened<B> {
+        self.ask(task, Wish::Scenes)
+    }
+
+    fn ask<T, R>(&self, task: T, wish: impl FnOnce(Ask<T, R>) -> Wish<B>) -> Result<(T, R), Box<Failed<T>>> {
         let (answer, answered) = sync_channel(1);
         let gone = || DeviceError::Lost("its thread ended".into());
-        if let Err(SendError(wish)) = self.queue.send(Wish::Ask(Ask { task, answer })) {
+        if let Err(SendError(wish)) = self.queue.send(wish(Ask { task, answer })) {
             self.lost.store(true, Ordering::Relaxed);
-            let task = match wish {
-                Wish::Ask(ask) => Some(ask.task),
-                Wish::Look => None,
-            };
-            return Err(Box::new(Failed { task, error: gone() }));
+            wish.refuse(&gone());
         }
         match answered.recv() {
-            Ok((task, Ok(()))) => Ok(task),
+            Ok((task, Ok(made))) => Ok((task, made)),
             Ok((task, Err(error))) => Err(Box::new(Failed { task: Some(task), error })),
             Err(_) => Err(Box::new(Failed { task: None, error: gone() })),
         }
@@ -180,7 +200,7 @@ fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(
     closed: &AtomicBool,
 ) {
     let mut bench = Bench { mixer, lost, reason: None };
-    let mut begun: Option<Ask<B>> = None;
+    let mut begun: Option<Ask<Task<B>>> = None;
     loop {
         let wish = match begun {
             Some(_) => tasks.try_recv().ok(),
@@ -189,18 +209,20 @@ fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(
                 Err(_) => return,
             },
         };
-        let next = match wish {
-            Some(Wish::Ask(ask)) => Some(ask),
-            Some(Wish::Look) | None => None,
-        };
         if closed.load(Ordering::SeqCst) {
             // The device must have left the memory of what it works on; how that ends is of no interest.
             let waited = begun.and_then(|ask| bench.step(ask, |mixer, _| mixer.wait()));
-            waited.into_iter().chain(next).for_each(|ask| ask.answer(Err(stops())));
+            waited.into_iter().for_each(|ask| ask.answer(Err(stops())));
+            wish.into_iter().for_each(|wish| wish.refuse(&stops()));
             return;
         }
+        let (pictures, scenes) = match wish {
+            Some(Wish::Pictures(ask)) => (Some(ask), None),
+            Some(Wish::Scenes(ask)) => (None, Some(ask)),
+            Some(Wish::Look) | None => (None, None),
+        };
         let staged =
-            next.and_then(|ask| bench.step(ask, |mixer, task| mixer.stage(&task.input, &task.format)));
+            pictures.and_then(|ask| bench.step(ask, |mixer, task| mixer.stage(&task.input, &task.format)));
         let waited = begun.take().and_then(|ask| bench.step(ask, |mixer, _| mixer.wait()));
         begun = staged.and_then(|ask| bench.begin(ask));
         if let Some(ask) =
@@ -208,6 +230,8 @@ fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(
         {
             ask.answer(Ok(()));
         }
+        // What was begun is collected now, and nothing else was begun.
+        scenes.into_iter().for_each(|ask| bench.scenes(ask));
     }
 }
 
@@ -215,9 +239,20 @@ fn stops() -> DeviceError {
     DeviceError::Lost("the server stops".into())
 }
 
-impl<B> Ask<B> {
-    fn answer(self, result: Result<(), DeviceError>) {
+impl<T, R> Ask<T, R> {
+    fn answer(self, result: Result<R, DeviceError>) {
         let _ = self.answer.send((self.task, result)); // an error means that the client left
+    }
+}
+
+impl<B> Wish<B> {
+    /// Gives a block back.
+    fn refuse(self, why: &DeviceError) {
+        match self {
+            Wish::Pictures(ask) => ask.answer(Err(why.clone())),
+            Wish::Scenes(ask) => ask.answer(Err(why.clone())),
+            Wish::Look => {}
+        }
     }
 }
 
@@ -231,11 +266,11 @@ struct Bench<'a, M> {
 
 impl<M> Bench<'_, M> {
     /// Takes a block one step further; one that fails is answered and goes no further.
-    fn step<B>(
+    fn step<T, R>(
         &mut self,
-        mut ask: Ask<B>,
-        step: impl FnOnce(&mut M, &mut Task<B>) -> Result<(), DeviceError>,
-    ) -> Option<Ask<B>> {
+        mut ask: Ask<T, R>,
+        step: impl FnOnce(&mut M, &mut T) -> Result<(), DeviceError>,
+    ) -> Option<Ask<T, R>> {
         let result = match &self.reason {
             Some(error) => Err(error.clone()),
             None => catch_unwind(AssertUnwindSafe(|| step(&mut self.mixer, &mut ask.task)))
@@ -251,8 +286,23 @@ impl<M> Bench<'_, M> {
         None
     }
 
-    /// Runs a block; one that is done is answered.
-    fn begin<B: AsMut<[u8]>>(&mut self, ask: Ask<B>) -> Option<Ask<B>>
+    /// Makes and answers a block of scenes.
+    fn scenes<B: AsMut<[u8]>>(&mut self, ask: Ask<SceneTask<B>, Vec<RowMade>>)
+    where
+        M: Mixer<B>,
+    {
+        let mut made = Vec::new();
+        let run = |mixer: &mut M, task: &mut SceneTask<B>| {
+            made = mixer.scenes(&task.plan.rows, &task.block, task.out.as_mut())?;
+            Ok(())
+        };
+        if let Some(ask) = self.step(ask, run) {
+            ask.answer(Ok(made));
+        }
+    }
+
+    /// Runs a block of pictures; one that is done is answered.
+    fn begin<B: AsMut<[u8]>>(&mut self, ask: Ask<Task<B>>) -> Option<Ask<Task<B>>>
     where
         M: Mixer<B>,
     {

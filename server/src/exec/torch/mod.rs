@@ -29,7 +29,7 @@ mod upload;
 mod views;
 
 use super::Format;
-use super::device::{Device, DeviceError, Input, Mixer, Progress, Worker};
+use super::device::{Device, DeviceError, Input, Mixer, Progress, RowMade, Scenes, Worker};
 use crate::batch::{CHANNELS, Dtype, Raster};
 use crate::plan::Row;
 use fields::Fields;
@@ -265,6 +265,10 @@ impl<B: AsRef<[u8]>> Mixer<B> for Torch {
 
     fn collect(&mut self, out: &mut [u8]) -> Result<(), DeviceError> {
         self.staging.collect(out)
+    }
+
+    fn scenes(&mut self, _: &[Row], _: &Scenes, _: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
+        Err(DeviceError::Failed("points are not built".into()))
     }
 }
 

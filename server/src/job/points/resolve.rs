@@ -4,7 +4,7 @@ use super::{Attribute, Labels, MAX_POINTS, Points, VoxelPick, VoxelRule};
 use crate::cloud;
 use crate::exec::{mixer::Mixers, points::columns::Feature};
 use crate::job::{
-    JobGroup, MAX_BATCH,
+    JobGroup, MAX_BATCH, Numerics,
     check::Check,
     mix,
     pictures::{self, Tally},
@@ -27,7 +27,12 @@ const MAX_SCENES: u32 = 8;
 const FAR: f64 = 10_000.0;
 
 /// Resolves what a spec says about scenes; fills in defaults. Misfits go to `check`.
-pub(in crate::job) fn resolve(check: &mut Check, spec: &mut v1::JobSpec, groups: &[JobGroup]) -> Points {
+pub(in crate::job) fn resolve(
+    check: &mut Check,
+    spec: &mut v1::JobSpec,
+    numerics: Numerics,
+    groups: &[JobGroup],
+) -> Points {
     let mut given = spec.points.clone().unwrap_or_default();
     let scene = scene(check, &mut given);
     let known = mix::Known { policies: points::POLICIES, mixers: &Mixers::new() };
@@ -45,6 +50,7 @@ pub(in crate::job) fn resolve(check: &mut Check, spec: &mut v1::JobSpec, groups:
     let (limits, max_bytes) = limits(check, spec);
     let max_bad = *spec.max_bad_fraction.get_or_insert(0.01);
     let rule = Points {
+        numerics,
         features: features(check, &given.features),
         labels: labels(check, &mut given),
         fill: fill(check, &given.fill),

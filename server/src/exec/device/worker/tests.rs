@@ -25,6 +25,22 @@ impl Mixer<Vec<u8>> for Moody {
             }
         }
     }
+
+    /// As the share says.
+    fn scenes(&mut self, _: &[Row], block: &Scenes, out: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
+        out.fill(0xa5);
+        match block.share {
+            1 => Err(DeviceError::Refused { slot: 4 }),
+            2 => Err(DeviceError::Lost("fell off the bus".into())),
+            3 => panic!("a defect"),
+            share => Ok(vec![RowMade { points: share as u64, ..RowMade::default() }]),
+        }
+    }
+}
+
+fn scene_task(share: usize) -> SceneTask<Vec<u8>> {
+    let block = Scenes { scenes: Vec::new(), share, centres: vec![], voxels: None, features: vec![] };
+    SceneTask { plan: Plan::default(), block: Box::new(block), out: vec![0; 3] }
 }
 
 fn task(first: u8) -> Task<Vec<u8>> {
@@ -52,6 +68,31 @@ fn blocks_come_back_mixed_or_with_the_reason_until_the_device_is_lost() {
     assert_eq!(error(&worker, 2), lost);
     assert_eq!(error(&worker, 0), lost, "it is not asked again");
     assert!(worker.lost());
+}
+
+#[test]
+fn scenes_come_back_with_what_they_became_or_with_the_reason() {
+    let worker = Worker::start(|| Ok(Moody)).expect("it starts");
+    let (own, made) = worker.scenes(scene_task(7)).expect("made");
+    assert_eq!((own.out, own.block.share, made[0].points), (vec![0xa5; 3], 7, 7));
+    let error = |share| {
+        let failed = worker.scenes(scene_task(share)).expect_err("the device fails");
+        let task = failed.task.expect("the block comes back");
+        assert_eq!((task.block.share, task.out.len()), (share, 3));
+        failed.error
+    };
+    assert_eq!(error(1), DeviceError::Refused { slot: 4 });
+    assert_eq!(error(3), DeviceError::Failed("a defect".into()));
+    assert_eq!(worker.run(task(8)).expect("pictures go on").out, [8, 9, 9]);
+    let lost = DeviceError::Lost("fell off the bus".into());
+    assert!(!worker.lost());
+    assert_eq!(error(2), lost);
+    assert!(worker.lost());
+    assert_eq!(error(7), lost, "it is not asked again");
+    let failed = worker.run(task(0)).expect_err("nor for pictures");
+    assert_eq!(failed.error, lost);
+    worker.close();
+    assert_eq!(error(7), DeviceError::Lost("the server stops".into()));
 }
 
 /// Notes what is asked of it, by the first byte of the block; fails or panics at one step of block 2.
@@ -102,6 +143,10 @@ impl Mixer<Vec<u8>> for Queued {
         out[0] = self.waited;
         self.note("collect", self.waited)
     }
+    fn scenes(&mut self, _: &[Row], block: &Scenes, _: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
+        self.note("scenes", block.share as u8)?;
+        Ok(Vec::new())
+    }
 }
 
 /// What is asked when blocks 1, 2 and 3 stand in the queue, and what is answered.
@@ -110,7 +155,7 @@ fn queued(bad: Option<(&'static str, DeviceError)>) -> (String, Vec<Result<u8, D
     let answers: Vec<_> = (1..=3)
         .map(|block| {
             let (answer, answered) = sync_channel(1);
-            queue.send(Wish::Ask(Ask { task: task(block), answer })).expect("there is room");
+            queue.send(Wish::Pictures(Ask { task: task(block), answer })).expect("there is room");
             answered
         })
         .collect();
@@ -138,6 +183,33 @@ fn the_next_block_is_staged_while_the_device_works_and_begun_before_rows_are_cop
         "stage 1, run 1, stage 2, wait 1, run 2, collect 1, stage 3, wait 2, run 3, collect 2, wait 3, collect 3"
     );
     assert_eq!(answers, [Ok(1), Ok(2), Ok(3)]);
+}
+
+#[test]
+fn scenes_are_made_when_the_pictures_before_them_are_collected() {
+    for bad in [None, Some(("scenes", DeviceError::Memory("full".into())))] {
+        let (queue, tasks) = sync_channel(3);
+        let pictures = |block| {
+            let (answer, answered) = sync_channel(1);
+            queue.send(Wish::Pictures(Ask { task: task(block), answer })).expect("there is room");
+            answered
+        };
+        let first = pictures(1);
+        let (answer, scenes) = sync_channel(1);
+        queue.send(Wish::Scenes(Ask { task: scene_task(2), answer })).expect("there is room");
+        let last = pictures(3);
+        drop(queue);
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let (error, off) = (bad.as_ref().map(|(_, error)| error.clone()), AtomicBool::new(false));
+        serve(Queued { notes: notes.clone(), bad, begun: 0, waited: 0 }, &tasks, &off, &off);
+        assert_eq!(
+            notes.lock().expect("no panic holds it").join(", "),
+            "stage 1, run 1, wait 1, collect 1, scenes 2, stage 3, run 3, wait 3, collect 3"
+        );
+        let answered: Vec<_> = [first, last].map(|a| a.recv().expect("every block is answered").1).into();
+        assert_eq!(answered, [Ok(()), Ok(())]);
+        assert_eq!(scenes.recv().expect("every block is answered").1, error.map_or(Ok(vec![]), Err));
+    }
 }
 
 #[test]
@@ -172,6 +244,9 @@ impl Mixer<Vec<u8>> for Told {
     ) -> Result<Progress, DeviceError> {
         Ok(Progress::Done)
     }
+    fn scenes(&mut self, _: &[Row], _: &Scenes, _: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
+        Ok(Vec::new())
+    }
 }
 
 #[test]
@@ -193,7 +268,7 @@ fn closing_waits_for_the_block_that_is_made_and_not_for_the_queue() {
     let answers: Vec<_> = (1..=2)
         .map(|block| {
             let (answer, answered) = sync_channel(1);
-            queue.send(Wish::Ask(Ask { task: task(block), answer })).expect("there is room");
+            queue.send(Wish::Pictures(Ask { task: task(block), answer })).expect("there is room");
             answered
         })
         .collect();
@@ -216,6 +291,9 @@ fn closing_waits_for_the_block_that_is_made_and_not_for_the_queue() {
         }
         fn collect(&mut self, out: &mut [u8]) -> Result<(), DeviceError> {
             self.0.collect(out)
+        }
+        fn scenes(&mut self, _: &[Row], _: &Scenes, _: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
+            panic!("no scenes stand in the queue")
         }
     }
     let mixer = Closes(Queued { notes: notes.clone(), bad: None, begun: 0, waited: 0 }, &closed);
