@@ -159,12 +159,15 @@ impl Points {
             + when(scene.colour_jitter.is_some(), 12 + 12)
             + when(scene.dropout > 0.0, 4)
             + when(scene.max_points.is_some(), 8 + 8 + 4);
-        // Fields, drawn and smoothed: those of a dense scene have about a node for two points.
-        let fields = when(!scene.elastic.is_empty(), 12 * scene.elastic.len() as u64);
         // Chosen point, voxel, count, place and number in the table of places.
         let voxels = when(self.voxels.is_some(), 4 + 4 + 4 + 12 + 16);
         let used: u64 = self.used().map(attribute).sum();
-        DECODED.max(24 + 12 + used + draws + fields + voxels)
+        DECODED.max(24 + 12 + used + draws + self.noise_bytes() + voxels)
+    }
+
+    /// Memory of elastic distortion for each point: three numbers of a node for every pass, of as many nodes as points.
+    pub fn noise_bytes(&self) -> u64 {
+        12 * self.scene.elastic.len() as u64
     }
 
     /// Points that the rows of `slots` slots of a step of `batch` may have: their part of `max_points`.

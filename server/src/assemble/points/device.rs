@@ -77,7 +77,7 @@ pub(in crate::assemble) fn task(
 ) -> Result<Ready, AssembleError> {
     let decoded = decoded(feed, at, slots, |id, encoded, slot, scratch| {
         let drawn = scene::drawn(feed, rule, id, encoded, (at.step, slot), scratch)?;
-        if stored && drawn.is_small() {
+        if stored && drawn.is_small(rule) {
             return Ok(drawn.stored());
         }
         drawn.transform(rule, scratch).map(SceneInput::Made)

@@ -14,14 +14,14 @@ const MOST_VOXELS: f32 = (1 << 30) as f32;
 /// Largest id of an instance: those of all parts of a row together fit 32 bits.
 const MOST_INSTANCE: i32 = 1 << 24;
 
-/// Bytes of drawn noise that a scene may hold until a device has it, and as many a point: beyond both it is transformed where
-/// it is decoded. A point's are part of what its making takes.
-const NOISE: (u64, u64) = (1 << 20, 64);
+/// Bytes of drawn noise that a scene may hold until a device has it, beside those that are counted with its points: beyond both
+/// it is transformed where it is decoded.
+const NOISE: u64 = 1 << 20;
 
 /// Bytes of noise that a slot holds beside its points, at most.
 pub(super) fn held_noise(rule: &Rule) -> u64 {
     match rule.numerics {
-        Numerics::Tolerant if !rule.scene.elastic.is_empty() => NOISE.0,
+        Numerics::Tolerant if !rule.scene.elastic.is_empty() => NOISE,
         Numerics::Cpu | Numerics::Torch | Numerics::Tolerant => 0,
     }
 }
@@ -77,7 +77,7 @@ impl Drawn {
     }
 
     /// Whether it may be held as it is.
-    pub(super) fn is_small(&self) -> bool {
+    pub(super) fn is_small(&self, rule: &Rule) -> bool {
         // What is drawn for each point is counted with it.
         let noise = |op: &SceneOp| match op {
             SceneOp::Elastic { noise, .. } => noise.noise.len() as u64 * size_of::<f32>() as u64,
@@ -94,7 +94,7 @@ impl Drawn {
             | SceneOp::Keep { .. }
             | SceneOp::Crop { .. } => 0,
         };
-        self.ops.iter().map(noise).sum::<u64>() <= NOISE.0.max(NOISE.1 * self.scene.len() as u64)
+        self.ops.iter().map(noise).sum::<u64>() <= NOISE.max(rule.noise_bytes() * self.scene.len() as u64)
     }
 
     /// As a device takes it.
