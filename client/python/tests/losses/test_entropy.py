@@ -217,3 +217,14 @@ def test_a_masked_class_does_not_reach_rows_whose_partner_has_none():
     logits.grad = None
     both.backward()
     assert logits.grad.isfinite().all()
+
+
+def test_a_masked_class_does_not_reach_dense_targets_without_it():
+    logits = torch.tensor([[1.0, 2.0, -math.inf], [0.5, -math.inf, 3.0]], requires_grad=True)
+    target = torch.tensor([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0]])
+    loss = cross_entropy(logits, target)
+    own = [entropy_of([1.0, 2.0], [0.25, 0.75]), entropy_of([0.5, 3.0], [1.0, 0.0])]
+    torch.testing.assert_close(loss.item(), sum(own) / 2, rtol=1e-6, atol=0.0)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    assert cross_entropy(logits, torch.tensor([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])).isinf()

@@ -59,7 +59,10 @@ def cross_entropy(
     log_p = F.log_softmax(z, 1)
     if is_dense(labels, weights):
         target = shapes.amounts("labels", labels, ("n", "C")).to(z.dtype)
-        return reduce(-(smoothed(target, smoothing) * log_p).sum(1), reduction, (target > 0).any(1))
+        target = smoothed(target, smoothing)
+        # A class that is masked by -inf and has no weight is left out, as from sparse labels.
+        log_p = log_p.masked_fill((target == 0) & log_p.isneginf(), 0.0)
+        return reduce(-(target * log_p).sum(1), reduction, (target > 0).any(1))
     found = sparse(shapes, labels, weights, z.shape[1], z.dtype, name="labels")
     each = -log_p.gather(1, found.index)
     if smoothing:
