@@ -6,7 +6,7 @@
 mod scenes;
 mod worker;
 
-pub use scenes::{RowMade, SceneInput, Scenes, VoxelWish};
+pub use scenes::{Layout, RowMade, SceneInput, Scenes, VoxelWish};
 pub use worker::{Failed, Task, Worker};
 
 use crate::batch::{CHANNELS, Crop};
@@ -85,6 +85,12 @@ pub enum DeviceError {
         /// Row of the plan, or picture.
         row: usize,
     },
+    /// What the block gives cause for, an error or another record in the place of one, is the CPU's to say.
+    #[error("slot {slot} has a scene that only the CPU may refuse")]
+    Refused {
+        /// Slot of the block.
+        slot: u32,
+    },
 }
 
 impl DeviceError {
@@ -95,7 +101,8 @@ impl DeviceError {
             DeviceError::Memory(_)
             | DeviceError::Lost(_)
             | DeviceError::Failed(_)
-            | DeviceError::Misfit { .. } => false,
+            | DeviceError::Misfit { .. }
+            | DeviceError::Refused { .. } => false,
         }
     }
 
@@ -106,6 +113,7 @@ impl DeviceError {
             DeviceError::Memory(_) => "memory",
             DeviceError::Lost(_) => "lost",
             DeviceError::Failed(_) | DeviceError::Misfit { .. } => "failed",
+            DeviceError::Refused { .. } => "refused",
         }
     }
 }
