@@ -18,7 +18,7 @@ mod parity;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod tests;
+pub(in crate::exec) mod tests;
 mod transform;
 pub mod union;
 pub mod voxel;
@@ -27,7 +27,8 @@ pub(in crate::exec) mod walk;
 pub use colors::{Colors, Table};
 pub use crop::nearest;
 pub use lanes::Measured;
-pub use transform::{apply, apply_cut, transform};
+
+pub use transform::{apply, apply_cut, matrix, transform};
 
 /// Bytes of a buffer up to which it is kept; a rare giant scene must not hold its memory for good.
 const KEPT: usize = 16 << 20;

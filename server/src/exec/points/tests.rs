@@ -33,7 +33,7 @@ pub fn planned(base: u32, ops: Vec<Op>) -> Row {
     Row { base, partner: base, ops, policy: Some(0), sampled: 1.0, own: 1.0, flags: 0 }
 }
 
-fn rule(policy: &str, numbers: &[(&str, f64)], granularity: Granularity, pairing: Pairing) -> MixRule {
+pub fn rule(policy: &str, numbers: &[(&str, f64)], granularity: Granularity, pairing: Pairing) -> MixRule {
     let policy = points::by_name(policy).expect("registered");
     let numbers = numbers.iter().map(|(n, v)| (n.to_string(), *v)).collect();
     let args = Args::resolve(&policy.declared(), &numbers, &BTreeMap::new()).expect("legal");

@@ -179,7 +179,7 @@ fn flip(made: &mut Making<'_>, axes: &[bool; 3], translate: bool) {
 }
 
 /// `Rx Ry Rz` for angles about z, y, x.
-fn matrix(angles: &[f32; 3]) -> [[f32; 3]; 3] {
+pub fn matrix(angles: &[f32; 3]) -> [[f32; 3]; 3] {
     let [(sz, cz), (sy, cy), (sx, cx)] = angles.map(|a| libm::sincos(f64::from(a)));
     let rows = [
         [cy * cz, -cy * sz, sy],

@@ -104,6 +104,11 @@ impl Turn {
     /// By nothing.
     pub const NONE: Turn = Turn(None);
 
+    /// Cosine and sine of its angle, if it turns.
+    pub fn cos_sin(self) -> Option<(f32, f32)> {
+        self.0
+    }
+
     /// `(x cos - y sin, x sin + y cos, z)` in f32; points that don't turn keep their bits.
     pub fn of(self, [x, y, z]: [f32; 3]) -> [f32; 3] {
         match self.0 {
@@ -161,7 +166,8 @@ pub fn row(planned: &Row, scenes: &[Points]) -> Result<Vec<Part>, UnionError> {
         mix.add_whole(planned.base);
     }
     number_scenes(&mut mix.parts);
-    number_instances(&mut mix.parts, scenes)?;
+    let largest: Vec<i32> = mix.parts.iter().map(|part| largest(part, scenes)).collect();
+    number_instances(&mut mix.parts, &largest)?;
     Ok(mix.parts)
 }
 
@@ -209,7 +215,7 @@ impl<'a> Mixing<'a> {
 }
 
 /// Numbers the scenes of a row as they come: those without points are none of its scenes.
-fn number_scenes(parts: &mut [Part]) {
+pub(in crate::exec) fn number_scenes(parts: &mut [Part]) {
     let mut slots: Vec<u32> = Vec::new();
     for part in parts {
         let known = slots.iter().position(|slot| *slot == part.slot);
@@ -221,15 +227,20 @@ fn number_scenes(parts: &mut [Part]) {
     }
 }
 
-/// Makes ids unique: each part's begin after the largest of the parts before it.
-fn number_instances(parts: &mut [Part], scenes: &[Points]) -> Result<(), UnionError> {
+/// The largest instance id of a part, negative without any.
+fn largest(part: &Part, scenes: &[Points]) -> i32 {
+    let ids = scenes[part.slot as usize].instance.as_deref();
+    ids.and_then(|ids| part.numbers().map(|n| ids[n as usize]).max()).unwrap_or(-1)
+}
+
+/// Makes ids unique, of which these are the `largest` of each part: those of a part begin after the largest of the parts
+/// before it.
+pub(in crate::exec) fn number_instances(parts: &mut [Part], largest: &[i32]) -> Result<(), UnionError> {
     let mut next = 0i64;
-    for part in parts {
-        let Some(ids) = &scenes[part.slot as usize].instance else { continue };
-        let largest = part.numbers().map(|n| ids[n as usize]).max().unwrap_or(-1);
+    for (part, largest) in parts.iter_mut().zip(largest) {
         // A part without ids leaves the count alone; nothing will be added to it.
-        if largest >= 0 {
-            let value = next + i64::from(largest);
+        if *largest >= 0 {
+            let value = next + i64::from(*largest);
             if value > i64::from(i32::MAX) {
                 return Err(UnionError::Instances { slot: part.slot, value });
             }

@@ -4,7 +4,7 @@
 
 use super::DeviceError;
 use std::sync::Once;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, kind::Element};
 
 /// Calls `use_it` with `bytes` seen as a tensor of `shape`. It must not keep the tensor or a view of it.
 pub(super) fn seen<T>(
@@ -16,6 +16,12 @@ pub(super) fn seen<T>(
     // SAFETY: the bytes are there, initialised and long enough, and stay borrowed until `use_it` returns; it only reads.
     let tensor = unsafe { Tensor::f_from_blob(bytes.as_ptr(), shape, &[], Kind::Uint8, Device::Cpu)? };
     use_it(&tensor)
+}
+
+/// `values` as bytes.
+pub(super) fn bytes<T: Element>(values: &[T]) -> &[u8] {
+    // SAFETY: elements of tensors are plain numbers without gaps; the bytes are borrowed as long as the numbers are.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
 /// Copies `from` (contiguous, u8) to the beginning of `to`, from whatever device it is on.

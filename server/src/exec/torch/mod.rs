@@ -4,7 +4,7 @@
 //! is only moved (copies, pastes without resampling, binary masks) has the scalar executor's bits, and so have clean
 //! rows made here of decoded pictures ([`views`]). What is computed by mixing is within one level (u8), 2^-20 (f32),
 //! 2^-10 (f16) or 2^-7 (bf16) of it, the last three relative to the larger of the value and one over the smallest
-//! standard deviation.
+//! standard deviation. Scenes of points: see [`points`].
 //!
 //! Ops are carried out in rounds: the first op of every row, then the second. A round sorts its rows by what they need
 //! ([`round::Round`]) and does the same for all rows that need it at once; masks are made on the device from a few numbers
@@ -19,6 +19,7 @@ mod conformance_views;
 mod fields;
 mod host;
 mod masks;
+mod points;
 mod resample;
 mod round;
 mod rounds;
@@ -91,6 +92,8 @@ struct Torch {
     queued: bool,
     fields: Fields,
     staging: Staging,
+    /// As `staging`, for scenes: a block of pictures may be on its way meanwhile.
+    scenes: Staging,
     /// 255 on the device. A number on the host would be multiplied by its reciprocal there, which rounds differently.
     full: Tensor,
 }
@@ -118,6 +121,7 @@ impl Torch {
             queued: device.is_cuda(),
             fields: Fields::default(),
             staging: Staging::new(device),
+            scenes: Staging::new(device),
             full,
         })
     }
@@ -267,8 +271,13 @@ impl<B: AsRef<[u8]>> Mixer<B> for Torch {
         self.staging.collect(out)
     }
 
-    fn scenes(&mut self, _: &[Row], _: &Scenes, _: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
-        Err(DeviceError::Failed("points are not built".into()))
+    fn scenes(
+        &mut self,
+        rows: &[Row],
+        block: &Scenes,
+        out: &mut [u8],
+    ) -> Result<Vec<RowMade>, DeviceError> {
+        self.make_scenes(rows, block, out)
     }
 }
 
