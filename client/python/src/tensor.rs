@@ -174,12 +174,19 @@ impl Tensor {
         if copy == Some(true) {
             return Err(PyBufferError::new_err("copies are the consumer's to make"));
         }
-        self.capsule(py, max_version.is_some_and(|(major, _)| major >= 1))
+        self.capsule(py, self.dtype(), max_version.is_some_and(|(major, _)| major >= 1))
     }
 
-    /// As `__dlpack__` of the first version, which knows no read-only memory: what is written to it is the caller's.
-    fn writable_capsule<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.capsule(py, false)
+    /// As `__dlpack__` of the first version, which knows no read-only memory: what is written to it is the caller's. `signed`:
+    /// u32 and u64 are told as i32 and i64.
+    #[pyo3(signature = (*, signed = false))]
+    fn writable_capsule<'py>(&self, py: Python<'py>, signed: bool) -> PyResult<Bound<'py, PyAny>> {
+        let dtype = match self.dtype() {
+            Dtype::U32 if signed => Dtype::I32,
+            Dtype::U64 if signed => Dtype::I64,
+            other => other,
+        };
+        self.capsule(py, dtype, false)
     }
 
     fn __len__(&self) -> PyResult<usize> {
@@ -241,10 +248,10 @@ impl Tensor {
 }
 
 impl Tensor {
-    fn capsule<'py>(&self, py: Python<'py>, versioned: bool) -> PyResult<Bound<'py, PyAny>> {
+    fn capsule<'py>(&self, py: Python<'py>, dtype: Dtype, versioned: bool) -> PyResult<Bound<'py, PyAny>> {
         let given = dlpack::Given {
             address: self.address,
-            dtype: self.dtype(),
+            dtype,
             shape: &self.shape,
             strides: &self.strides(1),
             owner: self.held.clone(),

@@ -72,12 +72,8 @@ def to_torch(tensor: Tensor) -> Any:
     """
     import torch
 
-    made = torch.utils.dlpack.from_dlpack(tensor.writable_capsule())
-    if tensor.dtype == "u32":
-        return made.view(torch.int32)
-    if tensor.dtype == "u64":
-        return made.view(torch.int64)
-    return made
+    # Not by `view`: every op of torch hands the interpreter over to other threads, and waits to get it back.
+    return torch.utils.dlpack.from_dlpack(tensor.writable_capsule(signed=True))
 
 
 def as_torch(value: Any) -> Any:
