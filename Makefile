@@ -128,7 +128,7 @@ lint-torch: $(TORCH_VENV)/ready
 test-torch-rust: $(TORCH_VENV)/ready
 	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch --lib -- exec:: plan:: job::
 	$(with_torch) cargo test --package mixfeed-server --features otel,libtorch \
-		--test device --test learned --test refused
+		--test device --test learned --test points --test refused
 
 # The program with the libtorch executor: target/release/mixfeed. It finds libtorch by LD_LIBRARY_PATH.
 build-torch: setup $(TORCH_VENV)/ready
