@@ -245,7 +245,8 @@ def scene_folder():
 def points(wanted, options):
     """Rounds of both jobs of scenes and of their peers, one run after the other."""
     folder, rates = scene_folder(), {bench: ([], []) for bench in wanted}
-    batches = 2 * options.batches
+    # Seconds each: in a shorter pull the first batches, for which memory is new, count for much.
+    batches = scenes = 8 * options.batches
     for number in range(options.rounds):
         for bench, (own, theirs) in rates.items():
             job, flags = ("elastic", []) if bench == "points_elastic_vs_numpy" else ("plain", ["--no-elastic"])
@@ -253,7 +254,7 @@ def points(wanted, options):
                 # A row is a union of two scenes.
                 own.append(2 * server.pull(job, batches, warmup=4)["samples_per_s"])
             command = [python(ROOT, "points"), HERE / "peers/point_loaders.py", folder, *flags]
-            theirs.append(peer([*command, "--scenes", str(2 * options.batches)])["scenes_per_s"])
+            theirs.append(peer([*command, "--scenes", str(scenes)])["scenes_per_s"])
             print(f"round {number + 1}: {bench}: {own[-1]:.1f} and {theirs[-1]:.1f} scenes/s", file=sys.stderr, flush=True)
     for bench, (own, theirs) in rates.items():
         facts = {"scenes_per_s": round(median(own), 1), "peer_scenes_per_s": round(median(theirs), 1)}
