@@ -180,20 +180,20 @@ impl Assembler {
         }
     }
 
-    /// Bytes that an ordinary slot takes: (while it is made, until it was sent).
-    pub fn slot_cost(feed: &Feed) -> (usize, usize) {
+    /// Bytes that an ordinary block of `slots` slots takes: (while it is made, until it was sent).
+    pub fn block_cost(feed: &Feed, slots: usize) -> (usize, usize) {
         match &feed.pipeline {
             Pipeline::Image(image) => {
-                let block = feed.mix_block.max(1) as usize;
-                let clean = rows::clean_bytes(image, block) / block;
-                let sent = image.sent(1, 1);
-                (clean + image.mean_record_bytes as usize + image.mask_bytes(), sent.0 + sent.1)
+                let making = image.mean_record_bytes as usize + image.mask_bytes();
+                let sent = image.sent(slots, feed.rows_of(slots));
+                (rows::clean_bytes(image, slots) + slots * making, sent.0 + sent.1)
             }
             Pipeline::Tokens(rule) => {
                 let (tokens, pieces) = (u64::from(rule.seq_len), u64::from(rule.most_pieces()));
-                (0, tokens::bytes(rule, Extent { rows: 1, tokens, pieces, ..Extent::default() }))
+                let row = tokens::bytes(rule, Extent { rows: 1, tokens, pieces, ..Extent::default() });
+                (0, slots * row)
             }
-            Pipeline::Points(rule) => points::slot_cost(feed, rule),
+            Pipeline::Points(rule) => points::block_cost(feed, rule, slots),
         }
     }
 

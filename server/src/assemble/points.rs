@@ -44,22 +44,26 @@ pub(super) fn cost(feed: &Feed, rule: &Rule, at: &BlockAt) -> (usize, usize) {
     let record = |id: SampleId| {
         let group = &feed.groups[id.group as usize];
         let record = &group.source.index().records[group.record(id.index) as usize];
-        record.size.min(rule.max_bytes) + record.points.min(rule.limits.points) * rule.making_bytes()
+        (record.size.min(rule.max_bytes), record.points.min(rule.limits.points))
     };
-    let making: u64 = at.places.iter().map(|place| record(place.id) + scene::held_noise(rule)).sum();
-    (making as usize, keeping(feed, rule, at.places.len()))
+    let sum = |(bytes, points), (more_bytes, more)| (bytes + more_bytes, points + more);
+    let (bytes, points) = at.places.iter().map(|place| record(place.id)).fold((0, 0), sum);
+    bytes_of(feed, rule, at.places.len(), (bytes, points))
 }
 
-/// Bytes that an ordinary slot takes: (while it is made, until it was sent).
-pub(super) fn slot_cost(feed: &Feed, rule: &Rule) -> (usize, usize) {
+/// The same of an ordinary block of `slots` slots.
+pub(super) fn block_cost(feed: &Feed, rule: &Rule, slots: usize) -> (usize, usize) {
     let (bytes, points) = rule.mean;
-    ((bytes + points * rule.making_bytes() + scene::held_noise(rule)) as usize, keeping(feed, rule, 1))
+    bytes_of(feed, rule, slots, (slots as u64 * bytes, slots as u64 * points))
 }
 
-/// Bytes of the columns of `slots` slots, at most.
-fn keeping(feed: &Feed, rule: &Rule, slots: usize) -> usize {
-    let share = rule.share(slots as u64, feed.order.batch()) as usize;
-    rounded(share * rule.point_bytes())
+/// Bytes of a block whose records have so many bytes and points together: (while it is made, until it was sent).
+fn bytes_of(feed: &Feed, rule: &Rule, slots: usize, (bytes, points): (u64, u64)) -> (usize, usize) {
+    let share = rule.share(slots as u64, feed.order.batch());
+    let united = share.min(points * u64::from(rule.scenes.max(1)));
+    let noise = slots as u64 * scene::held_noise(rule);
+    let making = bytes + points * rule.making_bytes() + united * rule.row_bytes() + noise;
+    (making as usize, rounded(share as usize * rule.point_bytes()))
 }
 
 fn rounded(bytes: usize) -> usize {
@@ -306,7 +310,8 @@ fn block(feed: &Feed, rule: &Rule, at: &BlockAt, plan: &Plan, scenes: Vec<SceneI
             inverse: v.inverse,
             count: v.count,
             majority: v.majority,
-            far: scene::far(v.size),
+            // Whose coordinates differ in their last places must not take what the CPU refuses.
+            far: scene::far(v.size) * 0.999,
         }
     });
     Scenes {

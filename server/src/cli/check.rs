@@ -144,7 +144,7 @@ fn decode(source: &dyn Source, number: usize, decoder: &mut Decoder) -> Result<(
 fn describe(job: &job::Job, server: &crate::config::Server) {
     let feed = &job.feed;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let block = feed.rows_of(feed.mix_block as usize) as u64 * Assembler::slot_cost(feed).1 as u64;
+    let block = Assembler::block_cost(feed, feed.mix_block as usize).1 as u64;
     say!("job {}: digest {}", job.name, job::hex(&job.digest));
     say!(
         "  world sizes {:?}, steps {}",

@@ -144,7 +144,7 @@ impl Points {
     }
 
     /// Memory of a stored point until its row is written, beside its encoded bytes: as decoded, transformed, what transforms
-    /// draw for it, and its voxel.
+    /// draw for it, and its place in a table of voxels.
     pub fn making_bytes(&self) -> u64 {
         /// Coordinates and every attribute that a file may have.
         const DECODED: u64 = 24 + 3 + 12 + 4 + 4 + 4;
@@ -159,10 +159,21 @@ impl Points {
             + when(scene.colour_jitter.is_some(), 12 + 12)
             + when(scene.dropout > 0.0, 4)
             + when(scene.max_points.is_some(), 8 + 8 + 4);
-        // Chosen point, voxel, count, place and number in the table of places.
-        let voxels = when(self.voxels.is_some(), 4 + 4 + 4 + 12 + 16);
+        let voxels = when(self.voxels.is_some(), 16);
         let used: u64 = self.used().map(attribute).sum();
         DECODED.max(24 + 12 + used + draws + self.noise_bytes() + voxels)
+    }
+
+    /// Memory of a point of a row until the row is written: its number, and its voxel.
+    pub fn row_bytes(&self) -> u64 {
+        // Of a voxel the point that stands for it and its place; which one is each point's, and how many it has.
+        4 + match self.voxels {
+            None => 0,
+            Some(VoxelRule {
+                pick: VoxelPick::First, inverse: false, count: false, majority: false, ..
+            }) => 4 + 12,
+            Some(_) => 4 + 12 + 4 + 4,
+        }
     }
 
     /// Memory of elastic distortion for each point: three numbers of a node for every pass, of as many nodes as points.

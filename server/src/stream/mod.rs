@@ -148,11 +148,14 @@ impl Ask {
     /// Bytes without which the stream cannot begin: two ordinary blocks, or all of a step that is sent as a whole, and the
     /// positions of a step.
     pub fn least_bytes(&self) -> usize {
-        let (feed, slots) = (&self.feed, self.feed.unit().min(self.feed.order.batch()) as usize);
-        let (making, keeping) = Assembler::slot_cost(feed);
+        let (feed, unit) = (&self.feed, self.feed.unit().min(self.feed.order.batch()));
+        let (making, keeping) = Assembler::block_cost(feed, unit as usize);
         let blocks = match Assembler::extent(feed, &[]) {
-            Some(_) => 2 * slots * (making + keeping),
-            None => 2 * slots * making + (self.slots().end - self.slots().start) as usize * keeping,
+            Some(_) => 2 * (making + keeping),
+            None => {
+                let own = self.slots();
+                2 * making + (own.end - own.start).div_ceil(unit.max(1)) as usize * keeping
+            }
         };
         blocks + feed.order.batch() as usize * SLOT_BYTES + STREAM_BYTES
     }

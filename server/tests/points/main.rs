@@ -165,6 +165,19 @@ async fn a_finished_block_gives_back_what_its_points_do_not_need() {
     assert_eq!(budget.available_permits(), asked);
 }
 
+#[test]
+fn what_a_stream_asks_for_holds_a_step_of_ordinary_scenes() {
+    let record = |i| (format!("room-{i}"), encoded(&room(i, 450)), "rooms".to_owned());
+    let mut spec = plain();
+    // Of a number that is no power of two, sizes of buffers are rounded up further than those of its parts.
+    (spec.global_batch, spec.mix_block) = (192, 12);
+    spec.points.as_mut().unwrap().max_points = 192 * 560;
+    let job = job::resolve("job", spec, &memory((0..200).map(record).collect())).unwrap();
+    let job = job.open(&store::memory()).unwrap();
+    let at = BlockAt { step: 0, slot: 12, places: job.feed.order.step(0)[12..24].to_vec() };
+    assert_eq!(Assembler::block_cost(&job.feed, 12), Assembler::cost(&job.feed, &at));
+}
+
 #[tokio::test]
 async fn rows_of_scenes_tell_where_they_are_from() {
     let server = Server::start(memory(rooms(9))).await;

@@ -271,12 +271,7 @@ impl<B: AsRef<[u8]>> Mixer<B> for Torch {
         self.staging.collect(out)
     }
 
-    fn scenes(
-        &mut self,
-        rows: &[Row],
-        block: &Scenes,
-        out: &mut [u8],
-    ) -> Result<Vec<RowMade>, DeviceError> {
+    fn scenes(&mut self, rows: &[Row], block: &Scenes, out: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
         self.make_scenes(rows, block, out)
     }
 }

@@ -8,10 +8,10 @@
 //! never fused, and integers. Two things are not elementwise. A mean is a sum in f64 in another order, so that scenes which
 //! are transformed here may differ by the rounding of their means: coordinates by a few units of the last place of the
 //! scene's largest one, and all that is decided by them. And an arc tangent may differ in its last places: a point within
-//! 1e-12 radians of the end of a sector or of a band may fall on its other side.
+//! 1e-12 radians of the end of a sector or of a band may fall on its other side, also by where it lies in its block.
 //!
-//! Nothing is added up by atomic operations on floats, and what becomes of a scene or a row does not depend on the others in
-//! its block: the result is one function of the plan on each device. A block waits for the device at most four times: for
+//! Nothing is added up by atomic operations on floats, and but for such points what becomes of a scene or a row does not
+//! depend on the others in its block: the result is one function of the plan on each device. A block waits for the device at most four times: for
 //! points and ids of parts, for the bounds of voxels, for their number, and for the columns.
 
 mod columns;
@@ -54,6 +54,7 @@ impl Torch {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
+        self.scenes.forget(); // what a panic may have left
         let made = self.made(rows, block, out);
         if made.is_err() {
             self.scenes.forget();
