@@ -181,10 +181,10 @@ impl Tensor {
     /// u32 and u64 are told as i32 and i64.
     #[pyo3(signature = (*, signed = false))]
     fn writable_capsule<'py>(&self, py: Python<'py>, signed: bool) -> PyResult<Bound<'py, PyAny>> {
-        let dtype = match self.dtype() {
-            Dtype::U32 if signed => Dtype::I32,
-            Dtype::U64 if signed => Dtype::I64,
-            other => other,
+        let dtype = match (self.dtype(), signed) {
+            (Dtype::U32, true) => Dtype::I32,
+            (Dtype::U64, true) => Dtype::I64,
+            (dtype, _) => dtype,
         };
         self.capsule(py, dtype, false)
     }
