@@ -115,6 +115,23 @@ fn scrape(url: &str) -> String {
 }
 
 #[test]
+fn a_job_is_checked_as_the_server_will_open_it() {
+    let mut digests = Vec::new();
+    for (device, numerics) in [("cpu", "cpu-1"), ("torch", "torch-1"), ("cuda:3", "torch-1")] {
+        let folder = config(&format!(
+            "[server]\ndevice = \"{device}\"\n[jobs.plain]\nglobal_batch = 2\n\
+            groups = [{{ group = \"photos\" }}]\nimage = {{ height = 8, width = 9 }}\n"
+        ));
+        let said = text(&mixfeed(&["check", "--config", &file(&folder, "mixfeed.toml")]).stdout);
+        let line = said.lines().find_map(|line| line.strip_prefix("job plain: digest "));
+        let (digest, told) = line.unwrap_or_else(|| panic!("{said}")).split_once(", numerics ").unwrap();
+        assert_eq!(told, numerics, "{device}");
+        digests.push(digest.to_owned());
+    }
+    assert!(digests[0] != digests[1] && digests[1] == digests[2], "{digests:?}");
+}
+
+#[test]
 fn texts_are_tokenised_ahead_and_checked() {
     let prose = "\n[sources.prose]\nkind = \"text\"\npath = \"a.txt\"\ntokenizer = \"bytes\"\neod = 256\n\
         documents = \"line\"\n[jobs.llm]\nglobal_batch = 2\ngroups = [{ group = \"prose\" }]\n\

@@ -7,6 +7,7 @@ use crate::cloud;
 use crate::config::Config;
 use crate::decode::{DecodeError, Decoder, Limits, peek};
 use crate::exec::{device::Device, mixer};
+use crate::job::{NUMERICS, Numerics, TORCH};
 use crate::source::{Corpus, Source, SourceError};
 use crate::{Guards, job, store};
 use anyhow::bail;
@@ -46,6 +47,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         wrong += check_source(name, source.as_ref(), args.records);
     }
     for (name, spec) in config.jobs {
+        let spec = match config.server.device {
+            Device::Torch | Device::Cuda(_) => job::with_device(spec),
+            // With `auto` a measurement will choose, where the server is started.
+            Device::Cpu | Device::Auto => spec,
+        };
         match job::resolve_with(&name, spec, &sources, &mixers).and_then(|draft| draft.open(&store::memory()))
         {
             Ok(job) => describe(&job, &config.server),
@@ -145,7 +151,12 @@ fn describe(job: &job::Job, server: &crate::config::Server) {
     let feed = &job.feed;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let block = Assembler::block_cost(feed, feed.mix_block as usize).1 as u64;
-    say!("job {}: digest {}", job.name, job::hex(&job.digest));
+    let numerics = match feed.numerics() {
+        Numerics::Cpu => NUMERICS,
+        Numerics::Torch => TORCH,
+        Numerics::Tolerant => "tolerant",
+    };
+    say!("job {}: digest {}, numerics {numerics}", job.name, job::hex(&job.digest));
     say!(
         "  world sizes {:?}, steps {}",
         feed.world_sizes(),

@@ -18,7 +18,7 @@ mod tokens;
 pub use check::Violation;
 pub use chosen::{Executors, Measure, Took};
 pub use held::{EvalSet, Held};
-pub use numerics::{MadeBy, NUMERICS, Numerics, TORCH};
+pub use numerics::{MadeBy, NUMERICS, Numerics, TORCH, with_device};
 pub use order::{Order, Place, places};
 pub use pictures::{Image, LabelRule, Tally};
 pub use points::{Attribute, Labels, Points, VoxelPick, VoxelRule};

@@ -81,6 +81,13 @@ fn is_mixed(spec: &v1::JobSpec) -> bool {
     spec.tokens.is_none() && !recipe
 }
 
+/// `spec` as a server with a device takes it.
+pub fn with_device(mut spec: v1::JobSpec) -> v1::JobSpec {
+    // Numerics that nobody has are told when the spec is resolved.
+    let _ = settle(&mut spec, true);
+    spec
+}
+
 /// Fills in the numerics of a spec that says none, on a server with a `device` or without: pictures and scenes are mixed by
 /// a device where there is one, and otherwise by the CPU, with masks of mixers made by libtorch all the same.
 ///
