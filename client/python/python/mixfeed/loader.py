@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any, Self
 from mixfeed import _mixfeed, settings
 from mixfeed.arrays import Kind, kind_of
 from mixfeed.batch import Batch
-from mixfeed.errors import Argument, Closed, Error, StateMismatch
+from mixfeed.errors import Argument, Closed, Error
 from mixfeed.evals import EvalSet
 from mixfeed.feedback import Feedback
 from mixfeed.report import Reports, tasks
+from mixfeed.resume import Resumable
 from mixfeed.source import Life, Plan, Position, Source, logger
 
 if TYPE_CHECKING:
     from mixfeed.device import Mover
 
-STATE_VERSION = 1
 _live: weakref.WeakSet[Loader] = weakref.WeakSet()
 
 
-class Loader(Feedback):
+class Loader(Resumable, Feedback):
     """Reads a job's batches for one rank, every step exactly once and in order, over lost connections and
     restarts of servers. A thread receives ahead of the trainer; the interpreter is never held while anything
     is waited for or copied.
@@ -149,7 +149,7 @@ class Loader(Feedback):
             device=device,
             options={option: value for option, value in options.items() if value is not None},
         )
-        self._resumed = self._begun = self._leaving = False
+        self._leaving = False
         self._life = Life()
         self._source: Source | None = None
         self._mover: Mover | None = None
@@ -236,50 +236,6 @@ class Loader(Feedback):
             return self._batch(source.client.replay(self._plan.job, of=what._core))
         core = source.client.replay(self._plan.job, step=what, rank=source.rank, world_size=source.world_size)
         return self._batch(core)
-
-    # Position
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position after the last batch handed out: JSON-able, below 4 KB, for the trainer's checkpoint."""
-        step, cursor = self._position.step, self._position.cursor
-        return {"version": STATE_VERSION, "job": self._plan.job, "next_step": step, "cursor": cursor}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a position. `set_epoch` does nothing afterwards.
-
-        Raises:
-            StateMismatch: it is of another job, of another version, or no state at all. One of another spec
-                under the same name is found when the job is opened.
-        """
-        try:
-            version, job, next_step, cursor = (
-                state[key] for key in ("version", "job", "next_step", "cursor")
-            )
-        except (KeyError, TypeError) as error:
-            raise StateMismatch(f"this is no state of a loader: {error!r}") from error
-        if version != STATE_VERSION:
-            raise StateMismatch(f"state has version {version}, want {STATE_VERSION}")
-        if job != self._plan.job:
-            raise StateMismatch(f"state is of job `{job}`, and this loader reads job `{self._plan.job}`")
-        if cursor is not None and not isinstance(cursor, Mapping):
-            raise StateMismatch(f"`cursor` is {type(cursor).__name__}, want a mapping")
-        if not isinstance(next_step, int) or next_step < 0:
-            raise StateMismatch(f"`next_step` is {next_step!r}, want a step from 0")
-        self._leave()
-        self._seek(next_step, None if cursor is None else dict(cursor))
-        self._resumed = True
-
-    get_state = state_dict
-    set_state = load_state_dict
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tells the epoch that begins. The order changes from epoch to epoch by itself, so this only matters
-        to a fresh loader with `steps_per_epoch`: it begins at that epoch's first step. It does nothing after
-        a state was loaded or a
-        batch was received."""
-        if self._steps_per_epoch is not None and not self._resumed and not self._begun:
-            self._leave()
-            self._seek(epoch * self._steps_per_epoch, None)
 
     # About the job
 
@@ -378,12 +334,6 @@ class Loader(Feedback):
         name, (rank, world_size) = type(self).__name__, self._slice
         step = self._position.step
         return f"<mixfeed.{name} job `{self._plan.job}`, step {step}, rank {rank} of {world_size}>"
-
-    def _seek(self, step: Any, cursor: dict[str, Any] | None) -> None:
-        if not isinstance(step, int) or step < 0:
-            raise Argument(f"`start`: is {step!r}, want a step from 0 or a cursor")
-        self._position, self._first_step = Position(step, cursor), step
-        self._end: dict[str, int] | None = None
 
     def _current_slice(self) -> tuple[int, int]:
         """torch.distributed may have been initialised since this loader was made."""
