@@ -51,7 +51,7 @@ impl Mixed {
         let fact = |(i, row): (usize, &Vec<Part>)| {
             let thinned = len(row) < before[i];
             SceneRow {
-                scenes: of(row),
+                scenes: union::scenes(row),
                 points: columns::served(row, voxels.as_ref().map(|v| &v[i])) as u64,
                 inverse: len(row) as u64,
                 flags: if thinned { flags::THINNED } else { 0 },
@@ -79,18 +79,6 @@ impl Mixed {
         columns::write(&self.rows, self.voxels.as_deref(), scenes, &block.features, out)?;
         Ok(())
     }
-}
-
-/// Scenes of a row with their points, each scene once.
-fn of(row: &[Part]) -> Vec<(u32, u64)> {
-    let mut scenes: Vec<(u32, u64)> = Vec::new();
-    for part in row {
-        match scenes.iter_mut().find(|(slot, _)| *slot == part.slot) {
-            Some((_, points)) => *points += part.len() as u64,
-            None => scenes.push((part.slot, part.len() as u64)),
-        }
-    }
-    scenes
 }
 
 fn classes<'a>(part: &'a Part, scenes: &'a [Points]) -> impl Iterator<Item = i32> + 'a {

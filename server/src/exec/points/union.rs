@@ -123,6 +123,18 @@ pub fn len(row: &[Part]) -> usize {
     row.iter().map(Part::len).sum()
 }
 
+/// Slots whose scenes are in a row, by number of the scene, with their points; each once.
+pub fn scenes(row: &[Part]) -> Vec<(u32, u64)> {
+    let mut scenes: Vec<(u32, u64)> = Vec::new();
+    for part in row {
+        match scenes.iter_mut().find(|(slot, _)| *slot == part.slot) {
+            Some((_, points)) => *points += part.len() as u64,
+            None => scenes.push((part.slot, part.len() as u64)),
+        }
+    }
+    scenes
+}
+
 /// The parts of every row of `plan`; `scenes` are those of the block's slots.
 ///
 /// # Errors

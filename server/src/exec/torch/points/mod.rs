@@ -33,7 +33,7 @@ mod voxel;
 
 use super::Torch;
 use crate::exec::device::{DeviceError, RowMade, Scenes};
-use crate::exec::points::union::Part;
+use crate::exec::points::union::{Part, len, scenes};
 use crate::plan::Row;
 use tch::{Kind, Tensor};
 use union::Chosen;
@@ -101,20 +101,14 @@ fn refused(slot: usize) -> DeviceError {
 }
 
 fn points(row: &[Part]) -> u64 {
-    row.iter().map(|part| part.len() as u64).sum()
+    len(row) as u64
 }
 
 /// What rows were made of.
 fn facts(chosen: &Chosen, united: Vec<u64>, voxels: Option<&voxel::Voxels>) -> Vec<RowMade> {
     let fact = |(at, (row, united)): (usize, (&Vec<Part>, u64))| {
-        let mut scenes: Vec<(u32, u64)> = Vec::new();
-        for part in row {
-            match scenes.iter_mut().find(|(slot, _)| *slot == part.slot) {
-                Some((_, points)) => *points += part.len() as u64,
-                None => scenes.push((part.slot, part.len() as u64)),
-            }
-        }
         let inverse = points(row);
+        let scenes = scenes(row);
         RowMade { scenes, united, inverse, points: voxels.map_or(inverse, |v| v.of_rows[at] as u64) }
     };
     chosen.rows.iter().zip(united).enumerate().map(fact).collect()
