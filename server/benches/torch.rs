@@ -22,7 +22,7 @@ fn main() {
         |default: usize| arguments.next().map_or(default, |text| text.parse().expect("a number"));
     let (batch, runs) = (number(256), number(11));
     let sides = arguments.next().unwrap_or_else(|| "224,512".into());
-    let worker = start::<Vec<u8>>(device).expect("the device is there").expect("a device, not `cpu`");
+    let worker = start::<Vec<u8>>(device, 0).expect("the device is there").expect("a device, not `cpu`");
     for side in sides.split(',').map(|side| side.parse().expect("a side")) {
         for job in jobs(batch, side) {
             job.time(device, &worker, runs);

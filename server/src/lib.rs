@@ -269,10 +269,10 @@ pub async fn start(
 async fn devices(
     settings: &config::Server,
 ) -> Result<(Option<exec::device::Worker<assemble::Slab>>, exec::mixer::Mixers), StartError> {
-    let (wanted, declared) = (settings.device, settings.mixers.clone());
+    let (wanted, threads, declared) = (settings.device, settings.threads, settings.mixers.clone());
     // A driver may take seconds, and so may a network.
     let started = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-        let device = exec::device::start(wanted)?;
+        let device = exec::device::start(wanted, threads)?;
         let place = if device.is_some() { wanted } else { exec::device::Device::Cpu };
         let declared = declared.iter().map(|(name, mixer)| (name.as_str(), mixer.manifest.as_path()));
         Ok((device, exec::mixer::open(declared, place)?))

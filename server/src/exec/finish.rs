@@ -43,6 +43,22 @@ pub(super) fn finish(
     }
 }
 
+/// Turns `decoded` into the planes of `out`, which a raster of `width` has.
+#[cfg(feature = "libtorch")]
+pub(super) fn turned(level: Level, turn: Turn, decoded: &[u8], width: usize, out: &mut [u8]) {
+    let pixels = decoded.len() / CHANNELS;
+    let mut line = vec![0; width * CHANNELS];
+    turn_to_planes(level, turn, decoded, width, &mut line, thirds(out, pixels));
+}
+
+/// Interleaves `planes`.
+#[cfg(feature = "libtorch")]
+pub(super) fn interleaved(level: Level, planes: &[u8], out: &mut [u8]) {
+    let (r, rest) = planes.split_at(planes.len() / CHANNELS);
+    let (g, b) = rest.split_at(rest.len() / 2);
+    level.join(r, g, b, out);
+}
+
 type Planes<'a> = (&'a mut [u8], &'a mut [u8], &'a mut [u8]);
 
 fn thirds(bytes: &mut [u8], pixels: usize) -> Planes<'_> {

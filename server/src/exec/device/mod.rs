@@ -213,24 +213,26 @@ pub trait Mixer<B> {
     fn scenes(&mut self, rows: &[Row], block: &Scenes, out: &mut [u8]) -> Result<Vec<RowMade>, DeviceError>;
 }
 
-/// Starts the worker of `device`; `None` where the CPU executor does the work.
+/// Starts the worker of `device`; `None` where the CPU executor does the work. `threads` are those that libtorch has for
+/// pictures on the processor, 0: one for each core.
 ///
 /// # Errors
 /// [`DeviceError::NotBuilt`] or [`DeviceError::Absent`], and whatever the device answers to a first small upload.
-pub fn start<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static>(
+pub fn start<B: AsRef<[u8]> + AsMut<[u8]> + Send + Sync + 'static>(
     device: Device,
+    threads: usize,
 ) -> Result<Option<Worker<B>>, DeviceError> {
     if device == Device::Cpu {
         return Ok(None);
     }
     #[cfg(feature = "libtorch")]
     {
-        super::torch::start(device)
+        super::torch::start(device, threads)
     }
     #[cfg(not(feature = "libtorch"))]
-    match device {
-        Device::Auto => Ok(None),
-        Device::Cpu | Device::Torch | Device::Cuda(_) => Err(DeviceError::NotBuilt(device)),
+    match (device, threads) {
+        (Device::Auto, _) => Ok(None),
+        (Device::Cpu | Device::Torch | Device::Cuda(_), _) => Err(DeviceError::NotBuilt(device)),
     }
 }
 
@@ -251,10 +253,10 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_with_what_to_do() {
-        assert!(matches!(start::<Vec<u8>>(Device::Cpu), Ok(None)));
+        assert!(matches!(start::<Vec<u8>>(Device::Cpu, 0), Ok(None)));
         if !cfg!(feature = "libtorch") {
-            assert!(matches!(start::<Vec<u8>>(Device::Auto), Ok(None)));
-            let error = start::<Vec<u8>>(Device::Cuda(3)).expect_err("not built").to_string();
+            assert!(matches!(start::<Vec<u8>>(Device::Auto, 0), Ok(None)));
+            let error = start::<Vec<u8>>(Device::Cuda(3), 0).expect_err("not built").to_string();
             let want = "device `cuda:3` is not in this build; build with `--features libtorch`, or use `cpu`";
             assert_eq!(error, want);
         }

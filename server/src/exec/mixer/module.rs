@@ -5,8 +5,8 @@ use super::manifest::{Entry, Lambda, Manifest, Output, Upsample};
 use super::{Answer, Ask, MixerError, Place};
 use crate::batch::{CHANNELS, Layout, Raster};
 use crate::exec::device::Device;
+use crate::exec::torch::threads::alone;
 use rayon::prelude::*;
-use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use tch::{CModule, Kind, TchError, Tensor};
@@ -239,29 +239,11 @@ impl Networks {
     }
 }
 
-thread_local! {
-    static STEADY: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Lets libtorch do what it does for this thread on this thread alone and as the module says: how a sum is cut into the
-/// parts of several threads, and what the optimiser of TorchScript makes of a graph after its first runs, changes bits.
-/// Threads already hold one picture or pair each.
+/// Lets libtorch do what it does for this thread on this thread alone and as the module says: what the optimiser of
+/// TorchScript makes of a graph after its first runs changes bits, too. Threads already hold one picture or pair each.
 fn steady() {
-    /// Whoever changes libtorch's number of threads puts it back before another one looks.
-    static CHANGING: Mutex<()> = Mutex::new(());
-    if STEADY.replace(true) {
-        return;
-    }
-    let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    alone();
     tch::jit::set_graph_executor_optimize(false);
-    let before = tch::get_num_threads();
-    tch::set_num_threads(1);
-    // The number is this thread's, and also what threads that come later begin with: another thread puts that back.
-    let restored = std::thread::Builder::new().spawn(move || tch::set_num_threads(before));
-    if restored.map(|thread| thread.join().is_ok()).is_ok_and(|done| done) {
-        return;
-    }
-    tracing::warn!("libtorch stays at one thread for those that begin from now on");
 }
 
 /// Masks of `asks`, checked.

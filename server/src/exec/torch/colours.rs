@@ -1,7 +1,7 @@
 //! Colour changes of many rows at once, by the formulas of the scalar executor: each operation of its own, in its order,
 //! so that every value has its bits. Rows are (row, channel, y, x), u8.
 
-use super::{DeviceError, Torch, upload};
+use super::{DeviceError, Place, upload};
 use crate::plan::view::Colour;
 use tch::{Kind, Tensor};
 
@@ -20,7 +20,7 @@ impl List {
 }
 
 /// Applies the `changes` of each row in their order: the first ones of all rows, then the second ones.
-pub(super) fn apply(torch: &Torch, changes: &[&[Colour]], rows: &mut Tensor) -> Result<(), DeviceError> {
+pub(super) fn apply(place: &Place, changes: &[&[Colour]], rows: &mut Tensor) -> Result<(), DeviceError> {
     let most = changes.iter().map(|changes| changes.len()).max().unwrap_or(0);
     for number in 0..most {
         let [mut bright, mut contrast, mut saturated, mut turned] = <[List; 4]>::default();
@@ -33,53 +33,49 @@ pub(super) fn apply(torch: &Torch, changes: &[&[Colour]], rows: &mut Tensor) -> 
                 None => {}
             }
         }
-        change(torch, rows, &bright, |x, by| Ok(x.f_mul(by)?))?;
-        change(torch, rows, &contrast, |x, by| {
+        change(place, rows, &bright, |mut x, by| Ok(x.f_mul_(by)?))?;
+        change(place, rows, &contrast, |mut x, by| {
             let pixels = (x.size()[2] * x.size()[3]) as f64;
-            let sum = grey(x)?.f_sum_dim_intlist([1, 2, 3].as_slice(), true, Kind::Double)?;
-            let pixels = upload::sent(torch.device, &[pixels], &[1])?;
+            let sum = grey(&x)?.f_sum_dim_intlist([1, 2, 3].as_slice(), true, Kind::Double)?;
+            let pixels = upload::sent(place.device, &[pixels], &[1])?;
             let mean = sum.f_div(&pixels)?.f_to_kind(Kind::Float)?;
-            Ok(x.f_mul(by)?.f_add_(&mean.f_mul(&rest(torch, &contrast)?)?)?)
+            Ok(x.f_mul_(by)?.f_add_(&mean.f_mul(&rest(place, &contrast)?)?)?)
         })?;
-        change(torch, rows, &saturated, |x, by| {
-            Ok(x.f_mul(by)?.f_add_(&grey(x)?.f_mul_(&rest(torch, &saturated)?)?)?)
+        change(place, rows, &saturated, |mut x, by| {
+            let greys = grey(&x)?.f_mul_(&rest(place, &saturated)?)?;
+            Ok(x.f_mul_(by)?.f_add_(&greys)?)
         })?;
-        change(torch, rows, &turned, turn)?;
+        change(place, rows, &turned, turn)?;
     }
     Ok(())
 }
 
 /// Puts what `to` makes of the rows of `list` (f32) and of its numbers back, cut to 0..=255 and truncated.
 fn change(
-    torch: &Torch,
+    place: &Place,
     rows: &mut Tensor,
     list: &List,
-    to: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor, DeviceError>,
+    to: impl FnOnce(Tensor, &Tensor) -> Result<Tensor, DeviceError>,
 ) -> Result<(), DeviceError> {
     if list.at.is_empty() {
         return Ok(());
     }
-    let by = upload::floats(torch.device, &list.by, &[list.by.len() as i64, 1, 1, 1])?;
-    let all = list.at.len() as i64 == rows.size()[0];
-    let places = upload::places(torch.device, &list.at, &[list.at.len() as i64])?;
-    let some = if all {
-        rows.f_to_kind(Kind::Float)?
-    } else {
-        rows.f_index_select(0, &places)?.f_to_kind(Kind::Float)?
-    };
-    let made = to(&some, &by)?.f_clamp_(0.0, 255.0)?.f_to_kind(Kind::Uint8)?;
-    if all {
-        rows.f_copy_(&made)?;
-    } else {
-        let _ = rows.f_index_copy_(0, &places, &made)?;
+    let by = upload::floats(place.device, &list.by, &[list.by.len() as i64, 1, 1, 1])?;
+    if list.at.len() as i64 == rows.size()[0] {
+        let mut made = to(rows.f_to_kind(Kind::Float)?, &by)?;
+        // Copying floats to bytes truncates them.
+        return Ok(rows.f_copy_(&made.f_clamp_(0.0, 255.0)?)?);
     }
+    let places = upload::places(place.device, &list.at, &[list.at.len() as i64])?;
+    let mut made = to(rows.f_index_select(0, &places)?.f_to_kind(Kind::Float)?, &by)?;
+    let _ = rows.f_index_copy_(0, &places, &made.f_clamp_(0.0, 255.0)?.f_to_kind(Kind::Uint8)?)?;
     Ok(())
 }
 
 /// 1 minus each factor, rounded once.
-fn rest(torch: &Torch, list: &List) -> Result<Tensor, DeviceError> {
+fn rest(place: &Place, list: &List) -> Result<Tensor, DeviceError> {
     let rest: Vec<f32> = list.by.iter().map(|factor| (1.0 - f64::from(*factor)) as f32).collect();
-    upload::floats(torch.device, &rest, &[rest.len() as i64, 1, 1, 1])
+    upload::floats(place.device, &rest, &[rest.len() as i64, 1, 1, 1])
 }
 
 /// Red, green and blue of `x`, each (row, 1, y, x).
@@ -95,8 +91,8 @@ fn grey(x: &Tensor) -> Result<Tensor, DeviceError> {
 }
 
 /// Turns hues: to HSV, add, back.
-fn turn(x: &Tensor, shift: &Tensor) -> Result<Tensor, DeviceError> {
-    let [r, g, b] = channels(&x.f_mul_scalar(f64::from(1.0f32 / 255.0))?)?;
+fn turn(mut x: Tensor, shift: &Tensor) -> Result<Tensor, DeviceError> {
+    let [r, g, b] = channels(&x.f_mul_scalar_(f64::from(1.0f32 / 255.0))?)?;
     let max = r.f_maximum(&g)?.f_maximum(&b)?;
     let min = r.f_minimum(&g)?.f_minimum(&b)?;
     let range = max.f_sub(&min)?;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use std::{cell::RefCell, collections::BTreeMap};
 
 thread_local! {
-    pub(super) static TORCH: RefCell<Torch> = RefCell::new(Torch::new(device()).expect("the device is there"));
+    pub(super) static TORCH: RefCell<Torch> = RefCell::new(Torch::new(device(), 0).expect("the device is there"));
 }
 
 /// Where these tests run: libtorch's CPU, or the device of the environment.
@@ -24,7 +24,7 @@ pub(super) fn device() -> tch::Device {
 }
 
 /// All that the worker does with a block.
-pub(super) fn whole<B: AsRef<[u8]>>(
+pub(super) fn whole<B: AsRef<[u8]> + Sync>(
     torch: &mut Torch,
     rows: &[Row],
     input: &Input<B>,
@@ -188,8 +188,11 @@ fn chunks_of_rows_make_one_block() {
     let format = format(height, width, Layout::Nchw, Dtype::F16);
     let at_once = torch(&rows, &clean, &format).expect("libtorch answers");
     let mut out = vec![0; at_once.len()];
-    let mut small = Torch::new(device()).expect("the device is there");
+    let mut small = Torch::new(device(), 0).expect("the device is there");
     small.chunk = 3 * 4 * format.raster.len();
+    if let Some(here) = &mut small.here {
+        here.chunk = small.chunk;
+    }
     whole(&mut small, &rows, &Input::Clean(&clean), &format, &mut out).expect("libtorch answers");
     assert!(out == at_once);
 }
@@ -204,6 +207,6 @@ fn a_plan_beyond_its_block_or_raster_is_refused_before_the_device_sees_it() {
         let rows = [row(0, 0, vec![]), bad];
         assert!(matches!(torch(&rows, &clean, &format), Err(DeviceError::Misfit { row: 1 })));
     }
-    let absent = start::<Vec<u8>>(Device::Cuda(4096)).expect_err("no machine has as many");
+    let absent = start::<Vec<u8>>(Device::Cuda(4096), 0).expect_err("no machine has as many");
     assert!(matches!(absent, DeviceError::Absent { index: 4096, .. }), "{absent}");
 }

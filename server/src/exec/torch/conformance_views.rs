@@ -10,6 +10,7 @@ use crate::exec::device::{MOST_SHRUNK, Picture};
 use crate::exec::{Format, finish};
 use crate::plan::{Filter, Op, Rect, Row, view::Colour, view::View};
 use proptest::prelude::*;
+use std::cell::RefCell;
 
 /// Rows that show each picture as it is.
 fn plain(count: usize) -> Vec<Row> {
@@ -30,7 +31,18 @@ fn clean(pictures: &[Picture<Vec<u8>>], raster: &Raster) -> Vec<u8> {
     all
 }
 
-/// Runs one by one, then packed into tables of `together` bytes.
+thread_local! {
+    /// Packs and queues blocks, as for a device.
+    static QUEUED: RefCell<Torch> = RefCell::new(queued());
+}
+
+fn queued() -> Torch {
+    let mut torch = Torch::new(device(), 0).expect("the device is there");
+    torch.here = None;
+    torch
+}
+
+/// Runs as this machine does it, then packed into tables of `together` bytes.
 fn both(
     rows: &[Row],
     pictures: Vec<Picture<Vec<u8>>>,
@@ -38,13 +50,15 @@ fn both(
     together: usize,
 ) -> [Result<Vec<u8>, DeviceError>; 2] {
     let input = Input::Decoded(pictures);
-    [0, together].map(|together| {
-        TORCH.with_borrow_mut(|torch| {
-            torch.together = together;
-            let mut out = vec![0xa5; rows.len() * format.raster.len() * format.dtype.size()];
-            whole(torch, rows, &input, format, &mut out).map(|()| out)
-        })
-    })
+    let run = |torch: &mut Torch| {
+        let mut out = vec![0xa5; rows.len() * format.raster.len() * format.dtype.size()];
+        whole(torch, rows, &input, format, &mut out).map(|()| out)
+    };
+    let queued = QUEUED.with_borrow_mut(|torch| {
+        torch.together = together;
+        run(torch)
+    });
+    [TORCH.with_borrow_mut(run), queued]
 }
 
 /// Equal, on a device within a level: its division and its sums are IEEE's, but that was not run everywhere.
@@ -164,16 +178,32 @@ fn whole_plans_agree_from_decoded_pictures_on() {
 }
 
 #[test]
+fn the_number_of_threads_changes_no_bit() {
+    let size = (96, 112);
+    let format = format(size.0 as usize, size.1 as usize, Layout::Nhwc, Dtype::F32);
+    let blend = |i| vec![Op::Blend { src: 6 - i, lambda: 0.3, rest: 0.7 }];
+    let rows: Vec<Row> = (0..7).map(|i| row(i, 6 - i, blend(i))).collect();
+    let input = Input::Decoded(photographs(7, size));
+    let [one, five] = [1, 5].map(|threads| {
+        let mut torch = Torch::new(device(), threads).expect("the device is there");
+        let mut out = vec![0; rows.len() * format.raster.len() * 4];
+        whole(&mut torch, &rows, &input, &format, &mut out).expect("libtorch answers");
+        out
+    });
+    assert!(one == five);
+}
+
+#[test]
 fn blocks_that_are_queued_as_for_a_device_are_the_same() {
     let format = format(24, 31, Layout::Nchw, Dtype::F16);
     let rows = [row(0, 1, vec![Op::Blend { src: 1, lambda: 0.25, rest: 0.75 }]), row(1, 0, vec![])];
     let inputs = [photographs(2, (24, 31)), photographs(2, (24, 31)).into_iter().rev().collect()];
     let clean = pixels(2 * format.raster.len());
     let bytes = rows.len() * format.raster.len() * 2;
-    let mut plain = Torch::new(device()).expect("the device is there");
-    let mut queued = Torch::new(device()).expect("the device is there");
-    // Three chunks, so that several come down.
-    (queued.queued, queued.together, queued.chunk) = (true, 1 << 20, 4 * format.raster.len());
+    let mut plain = Torch::new(device(), 0).expect("the device is there");
+    let mut queued = queued();
+    // Two chunks, so that several come down.
+    (queued.together, queued.chunk) = (1 << 20, 4 * format.raster.len());
     let inputs = inputs.map(Input::Decoded).into_iter().chain([Input::Clean(clean)]);
     let inputs: Vec<Input<Vec<u8>>> = inputs.collect();
     let want: Vec<Vec<u8>> = inputs
@@ -224,7 +254,7 @@ fn a_picture_that_is_only_coloured_stays_as_it_was() {
     };
     let picture = Picture { pixels: vec![10, 20, 30], height: 1, width: 1, crop, view };
     let input = Input::Decoded(vec![picture]);
-    let mut torch = Torch::new(device()).expect("the device is there");
+    let mut torch = Torch::new(device(), 0).expect("the device is there");
     for _ in 0..2 {
         let mut out = vec![0; 3];
         whole(&mut torch, &plain(1), &input, &format, &mut out).expect("libtorch answers");
@@ -257,6 +287,4 @@ fn pictures_that_do_not_fit_are_refused_before_the_device_sees_them() {
     for made in both(&plain(1), far, &format, 1 << 30) {
         assert!(matches!(made, Err(DeviceError::Failed(ref why)) if why.contains("shrunk")), "{made:?}");
     }
-    let torch = Torch::new(device()).expect("the device is there");
-    assert_eq!(torch.together == 0, !device().is_cuda(), "a device gets many at once");
 }

@@ -18,6 +18,19 @@ pub(super) fn seen<T>(
     use_it(&tensor)
 }
 
+/// As [`seen`], to be written.
+pub(super) fn written<T>(
+    bytes: &mut [u8],
+    shape: &[i64],
+    use_it: impl FnOnce(&mut Tensor) -> Result<T, DeviceError>,
+) -> Result<T, DeviceError> {
+    assert!(shape.iter().product::<i64>() as usize <= bytes.len(), "a view is within its bytes");
+    // SAFETY: as above; the bytes are borrowed for writing, and nothing else sees them meanwhile.
+    let mut tensor =
+        unsafe { Tensor::f_from_blob(bytes.as_mut_ptr(), shape, &[], Kind::Uint8, Device::Cpu)? };
+    use_it(&mut tensor)
+}
+
 /// `values` as bytes.
 pub(super) fn bytes<T: Element>(values: &[T]) -> &[u8] {
     // SAFETY: elements of tensors are plain numbers without gaps; the bytes are borrowed as long as the numbers are.
@@ -26,12 +39,8 @@ pub(super) fn bytes<T: Element>(values: &[T]) -> &[u8] {
 
 /// Copies `from` (contiguous, u8) to the beginning of `to`, from whatever device it is on.
 pub(super) fn copy_out(from: &Tensor, to: &mut [u8]) -> Result<(), DeviceError> {
-    let len = from.numel();
-    assert!(len <= to.len(), "the rows fit into their bytes");
-    // SAFETY: as above; the bytes are borrowed for writing, and nothing else sees the tensor.
-    let mut tensor =
-        unsafe { Tensor::f_from_blob(to.as_mut_ptr(), &[len as i64], &[], Kind::Uint8, Device::Cpu)? };
-    Ok(tensor.f_copy_(&from.f_view([len as i64])?)?)
+    let len = [from.numel() as i64];
+    written(to, &len, |to| Ok(to.f_copy_(&from.f_view(&len[..])?)?))
 }
 
 /// Loads CUDA's half of libtorch. Programs are linked with the CPU's half only, so that one program runs with either

@@ -2,7 +2,7 @@
 //! stretch over planes and over the elements of a pixel.
 
 use super::round::{Cells, Cross, Paste, Ranks};
-use super::{DeviceError, Torch, upload};
+use super::{DeviceError, Place, upload};
 use crate::batch::Raster;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -24,14 +24,14 @@ impl Join {
 }
 
 /// One weight a row.
-pub(super) fn fades(torch: &Torch, of: &[(f32, f32)]) -> Result<Join, DeviceError> {
+pub(super) fn fades(place: &Place, of: &[(f32, f32)]) -> Result<Join, DeviceError> {
     let shape = [of.len() as i64, 1, 1, 1, 1];
     let (own, rest): (Vec<f32>, Vec<f32>) = of.iter().copied().unzip();
-    Ok(Join::Weigh(upload::floats(torch.device, &own, &shape)?, upload::floats(torch.device, &rest, &shape)?))
+    Ok(Join::Weigh(upload::floats(place.device, &own, &shape)?, upload::floats(place.device, &rest, &shape)?))
 }
 
 /// Boxes and lattices.
-pub(super) fn crosses(torch: &Torch, of: &[Cross], raster: &Raster) -> Result<Join, DeviceError> {
+pub(super) fn crosses(place: &Place, of: &[Cross], raster: &Raster) -> Result<Join, DeviceError> {
     let open = |from: u32, to: u32, cell: u32, hole: u32| {
         move |i: u32| (from..to).contains(&i) && (i - from) % cell < hole
     };
@@ -40,19 +40,19 @@ pub(super) fn crosses(torch: &Torch, of: &[Cross], raster: &Raster) -> Result<Jo
     let columns =
         of.iter().flat_map(|c| (0..raster.width as u32).map(open(c.crop.x0, c.crop.x1, c.cell.1, c.hole.1)));
     let (lines, columns): (Vec<bool>, Vec<bool>) = (lines.collect(), columns.collect());
-    let lines = upload::truths(torch.device, &lines, &tall(of.len(), raster))?;
-    let columns = upload::truths(torch.device, &columns, &wide(of.len(), raster))?;
+    let lines = upload::truths(place.device, &lines, &tall(of.len(), raster))?;
+    let columns = upload::truths(place.device, &columns, &wide(of.len(), raster))?;
     Ok(Join::Show(lines.f_logical_and(&columns)?))
 }
 
 /// Where pastes go.
-pub(super) fn boxes(torch: &Torch, of: &[Paste], raster: &Raster) -> Result<Join, DeviceError> {
+pub(super) fn boxes(place: &Place, of: &[Paste], raster: &Raster) -> Result<Join, DeviceError> {
     let crosses: Vec<Cross> = of.iter().map(|paste| Cross::filled(paste.to)).collect();
-    self::crosses(torch, &crosses, raster)
+    self::crosses(place, &crosses, raster)
 }
 
 /// Cells: a table of all rows, looked up by line and by column.
-pub(super) fn cells(torch: &Torch, of: &[Cells<'_>], raster: &Raster) -> Result<Join, DeviceError> {
+pub(super) fn cells(place: &Place, of: &[Cells<'_>], raster: &Raster) -> Result<Join, DeviceError> {
     let Raster { height, width, .. } = *raster;
     let most = |side: usize| of.iter().map(|c| side.div_ceil(c.cell)).max().unwrap_or(0);
     let (down, across) = (most(height), most(width));
@@ -66,48 +66,48 @@ pub(super) fn cells(torch: &Torch, of: &[Cells<'_>], raster: &Raster) -> Result<
     let lines: Vec<i64> = of.iter().flat_map(|c| (0..height).map(|y| (y / c.cell) as i64)).collect();
     let columns: Vec<i64> = of.iter().flat_map(|c| (0..width).map(|x| (x / c.cell) as i64)).collect();
     let rows: Vec<i64> = (0..of.len() as i64).collect();
-    let shown = upload::truths(torch.device, &shown, &[of.len() as i64, down as i64, across as i64])?;
-    Ok(Join::Show(look_up(torch, &shown, &rows, &lines, &columns, raster)?))
+    let shown = upload::truths(place.device, &shown, &[of.len() as i64, down as i64, across as i64])?;
+    Ok(Join::Show(look_up(place, &shown, &rows, &lines, &columns, raster)?))
 }
 
 /// Binary masks of ranks.
-pub(super) fn ranks(torch: &mut Torch, of: &[Ranks<'_>], raster: &Raster) -> Result<Join, DeviceError> {
+pub(super) fn ranks(place: &Place, of: &[Ranks<'_>], raster: &Raster) -> Result<Join, DeviceError> {
     let keep: Vec<i32> = of.iter().map(|r| r.keep as i32).collect();
-    let keep = upload::small(torch.device, &keep, &[of.len() as i64, 1, 1, 1, 1])?;
-    Ok(Join::Show(shifted(torch, of, raster)?.f_ge_tensor(&keep)?))
+    let keep = upload::small(place.device, &keep, &[of.len() as i64, 1, 1, 1, 1])?;
+    Ok(Join::Show(shifted(place, of, raster)?.f_ge_tensor(&keep)?))
 }
 
 /// Soft masks of ranks: 1 below `keep - soft`, 0 from `keep + soft`, between them equal steps.
-pub(super) fn ramps(torch: &mut Torch, of: &[Ranks<'_>], raster: &Raster) -> Result<Join, DeviceError> {
+pub(super) fn ramps(place: &Place, of: &[Ranks<'_>], raster: &Raster) -> Result<Join, DeviceError> {
     let one = [of.len() as i64, 1, 1, 1, 1];
     let low: Vec<i32> = of.iter().map(|r| r.keep as i32 - r.soft as i32).collect();
     let last: Vec<i32> = of.iter().map(|r| 2 * r.soft as i32 - 1).collect();
-    let low = upload::small(torch.device, &low, &one)?;
-    let last = upload::small(torch.device, &last, &one)?;
-    let none = upload::small(torch.device, &[0], &[1])?;
-    let above = shifted(torch, of, raster)?.f_sub(&low)?.f_clamp_tensor(Some(&none), Some(&last))?;
+    let low = upload::small(place.device, &low, &one)?;
+    let last = upload::small(place.device, &last, &one)?;
+    let none = upload::small(place.device, &[0], &[1])?;
+    let above = shifted(place, of, raster)?.f_sub(&low)?.f_clamp_tensor(Some(&none), Some(&last))?;
     Join::of(above.f_to_kind(Kind::Float)?.f_div(&last.f_to_kind(Kind::Float)?)?.f_rsub_scalar(1.0)?)
 }
 
 /// Soft masks, products of lines and columns.
-pub(super) fn bumps(torch: &Torch, of: &[(&[f32], &[f32])], raster: &Raster) -> Result<Join, DeviceError> {
+pub(super) fn bumps(place: &Place, of: &[(&[f32], &[f32])], raster: &Raster) -> Result<Join, DeviceError> {
     let lines: Vec<f32> = of.iter().flat_map(|(lines, _)| &lines[..raster.height]).copied().collect();
     let columns: Vec<f32> = of.iter().flat_map(|(_, columns)| &columns[..raster.width]).copied().collect();
-    let lines = upload::floats(torch.device, &lines, &tall(of.len(), raster))?;
-    let columns = upload::floats(torch.device, &columns, &wide(of.len(), raster))?;
+    let lines = upload::floats(place.device, &lines, &tall(of.len(), raster))?;
+    let columns = upload::floats(place.device, &columns, &wide(of.len(), raster))?;
     Join::of(lines.f_mul(&columns)?.f_rsub_scalar(1.0)?)
 }
 
 /// Soft masks, pixel by pixel.
-pub(super) fn weights(torch: &Torch, of: &[&[f32]], raster: &Raster) -> Result<Join, DeviceError> {
+pub(super) fn weights(place: &Place, of: &[&[f32]], raster: &Raster) -> Result<Join, DeviceError> {
     let pixels = raster.height * raster.width;
     let all: Vec<f32> = of.iter().flat_map(|weights| &weights[..pixels]).copied().collect();
     let shape = [of.len() as i64, 1, raster.height as i64, raster.width as i64, 1];
-    Join::of(upload::floats(torch.device, &all, &shape)?)
+    Join::of(upload::floats(place.device, &all, &shape)?)
 }
 
 /// The fields of `of`, each shifted its own way.
-fn shifted(torch: &mut Torch, of: &[Ranks<'_>], raster: &Raster) -> Result<Tensor, DeviceError> {
+fn shifted(place: &Place, of: &[Ranks<'_>], raster: &Raster) -> Result<Tensor, DeviceError> {
     let mut fields: Vec<Tensor> = Vec::new();
     let (mut known, mut rows) = (Vec::new(), Vec::new());
     for ranks in of {
@@ -115,7 +115,7 @@ fn shifted(torch: &mut Torch, of: &[Ranks<'_>], raster: &Raster) -> Result<Tenso
         let at = known.iter().position(|other| *other == own);
         if at.is_none() {
             known.push(own);
-            fields.push(torch.fields.get(torch.device, ranks.field)?);
+            fields.push(place.field(ranks.field)?);
         }
         rows.push(at.unwrap_or(known.len() - 1) as i64);
     }
@@ -125,22 +125,22 @@ fn shifted(torch: &mut Torch, of: &[Ranks<'_>], raster: &Raster) -> Result<Tenso
     };
     let lines: Vec<i64> = of.iter().flat_map(|r| cyclic(r.shift.0, raster.height)).collect();
     let columns: Vec<i64> = of.iter().flat_map(|r| cyclic(r.shift.1, raster.width)).collect();
-    look_up(torch, &Tensor::f_stack(&fields, 0)?, &rows, &lines, &columns, raster)
+    look_up(place, &Tensor::f_stack(&fields, 0)?, &rows, &lines, &columns, raster)
 }
 
 /// What `table` (tables, lines, columns) has for every pixel of every row: of table `rows[i]`, line `lines[i, y]`,
 /// column `columns[i, x]`.
 fn look_up(
-    torch: &Torch,
+    place: &Place,
     table: &Tensor,
     rows: &[i64],
     lines: &[i64],
     columns: &[i64],
     raster: &Raster,
 ) -> Result<Tensor, DeviceError> {
-    let rows_at = upload::places(torch.device, rows, &[rows.len() as i64, 1, 1, 1, 1])?;
-    let lines = upload::places(torch.device, lines, &tall(rows.len(), raster))?;
-    let columns = upload::places(torch.device, columns, &wide(rows.len(), raster))?;
+    let rows_at = upload::places(place.device, rows, &[rows.len() as i64, 1, 1, 1, 1])?;
+    let lines = upload::places(place.device, lines, &tall(rows.len(), raster))?;
+    let columns = upload::places(place.device, columns, &wide(rows.len(), raster))?;
     Ok(table.f_index(&[Some(rows_at), Some(lines), Some(columns)])?)
 }
 

@@ -9,7 +9,7 @@
 //! Ops are carried out in rounds: the first op of every row, then the second. A round sorts its rows by what they need
 //! ([`round::Round`]) and does the same for all rows that need it at once; masks are made on the device from a few numbers
 //! a row. Nothing waits for the device before the result is needed: numbers go up through pinned memory, and the worker
-//! stages and begins the next block first.
+//! stages and begins the next block first. On the processor ([`here`]) a thread has one picture, then a few rows, at a time.
 
 mod colours;
 #[cfg(test)]
@@ -17,6 +17,7 @@ mod conformance;
 #[cfg(test)]
 mod conformance_views;
 mod fields;
+mod here;
 mod host;
 mod masks;
 mod points;
@@ -25,6 +26,7 @@ mod round;
 mod rounds;
 mod staging;
 mod tables;
+pub(super) mod threads;
 pub mod timing;
 mod upload;
 mod views;
@@ -32,16 +34,16 @@ mod views;
 use super::Format;
 use super::device::{Device, DeviceError, Input, Mixer, Progress, RowMade, Scenes, Worker};
 use crate::batch::{CHANNELS, Dtype, Raster};
-use crate::plan::Row;
+use crate::plan::{Row, fields::RankMap};
 use fields::Fields;
+use here::Here;
 use staging::Staging;
+use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Kind, TchError, Tensor};
 
-/// Bytes of f32 that a chunk of rows may take on the CPU: about a second-level cache, so that one pass finds there what
-/// the last one left.
-const CPU_CHUNK: usize = 2 << 20;
-/// As [`CPU_CHUNK`], on a device with memory of its own, where a pass must be large to be worth its start.
-const CUDA_CHUNK: usize = 1 << 30;
+/// Bytes of f32 that rows, or decoded pictures, of a chunk may take on a device, where a pass must be large to be worth its
+/// start.
+const CHUNK: usize = 1 << 30;
 
 impl From<TchError> for DeviceError {
     fn from(error: TchError) -> DeviceError {
@@ -60,11 +62,12 @@ impl From<TchError> for DeviceError {
 }
 
 /// Starts the worker of `device`, see [`super::device::start`].
-pub(super) fn start<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static>(
+pub(super) fn start<B: AsRef<[u8]> + AsMut<[u8]> + Send + Sync + 'static>(
     device: Device,
+    threads: usize,
 ) -> Result<Option<Worker<B>>, DeviceError> {
     let Some(place) = place(device) else { return Ok(None) };
-    Worker::start(move || Torch::new(place)).map(Some)
+    Worker::start(move || Torch::new(place, threads)).map(Some)
 }
 
 /// Where libtorch is to work; `None` where the CPU executor does.
@@ -80,17 +83,31 @@ fn place(device: Device) -> Option<tch::Device> {
     }
 }
 
+/// Where tensors are, and what is kept there.
+#[derive(Debug)]
+struct Place {
+    device: tch::Device,
+    fields: Mutex<Fields>,
+}
+
+impl Place {
+    /// Ranks of `field`, (height, width) i32.
+    fn field(&self, field: &Arc<RankMap>) -> Result<Tensor, DeviceError> {
+        self.fields.lock().unwrap_or_else(PoisonError::into_inner).get(self.device, field)
+    }
+}
+
 /// Carries out plans on one device. A thread owns it: tensors may be sent but not shared.
 #[derive(Debug)]
 struct Torch {
-    device: tch::Device,
-    /// Bytes of f32 that one chunk of rows may take.
+    place: Place,
+    /// The processor's threads; `None` for a device: blocks are begun there and waited for later, and go both ways through
+    /// pinned memory.
+    here: Option<Here>,
+    /// Bytes of f32 that one chunk of a device's rows may take.
     chunk: usize,
-    /// Bytes of f32 that decoded pictures may take which are made rows of together; 0: one by one.
+    /// Bytes of f32 that decoded pictures may take which a device makes rows of together.
     together: usize,
-    /// Blocks are begun and waited for later, and go both ways through pinned memory.
-    queued: bool,
-    fields: Fields,
     staging: Staging,
     /// As `staging`, for scenes: a block of pictures may be on its way meanwhile.
     scenes: Staging,
@@ -99,11 +116,11 @@ struct Torch {
 }
 
 impl Torch {
-    /// An executor on `device`.
+    /// An executor on `device`; on the processor with so many threads, 0: one for each core.
     ///
     /// # Errors
-    /// [`DeviceError::Absent`] for a CUDA device that libtorch does not see.
-    fn new(device: tch::Device) -> Result<Torch, DeviceError> {
+    /// [`DeviceError::Absent`] for a CUDA device that libtorch does not see, [`DeviceError::Failed`] without threads.
+    fn new(device: tch::Device, threads: usize) -> Result<Torch, DeviceError> {
         if let tch::Device::Cuda(index) = device {
             host::load_cuda();
             let found = tch::Cuda::device_count();
@@ -112,70 +129,47 @@ impl Torch {
                 return Err(DeviceError::Absent { index, found, hint });
             }
         }
-        let (chunk, together) = if device.is_cuda() { (CUDA_CHUNK, CUDA_CHUNK) } else { (CPU_CHUNK, 0) };
-        let full = upload::floats(device, &[255.0], &[1])?;
         Ok(Torch {
-            device,
-            chunk,
-            together,
-            queued: device.is_cuda(),
-            fields: Fields::default(),
+            place: Place { device, fields: Mutex::default() },
+            here: if device.is_cuda() { None } else { Some(Here::new(threads)?) },
+            chunk: CHUNK,
+            together: CHUNK,
             staging: Staging::new(device),
             scenes: Staging::new(device),
-            full,
+            full: full(device)?,
         })
     }
 
-    /// Mixes `rows`, a chunk at a time.
-    fn chunks(
-        &mut self,
-        rows: &[Row],
-        clean: &Tensor,
-        format: &Format,
-        out: &mut [u8],
-    ) -> Result<(), DeviceError> {
-        let elements = format.raster.len();
-        let chunk = (self.chunk / (4 * elements)).max(1);
-        let bytes = chunk * elements * format.dtype.size();
-        for (rows, out) in rows.chunks(chunk).zip(out.chunks_mut(bytes)) {
-            let made = rounds::run(self, rows, clean, format)?;
-            let made = self.store(made, format)?.f_view([-1])?.f_view_dtype(Kind::Uint8)?;
-            match self.queued {
-                true => self.staging.down(&made)?,
-                false => host::copy_out(&made, out)?,
-            }
-        }
-        Ok(())
-    }
-
     /// Makes rows of a block and mixes them.
-    fn make<B: AsRef<[u8]>>(
+    fn make<B: AsRef<[u8]> + Sync>(
         &mut self,
         rows: &[Row],
         input: &Input<B>,
         format: &Format,
         out: &mut [u8],
-    ) -> Result<(), DeviceError> {
+    ) -> Result<Progress, DeviceError> {
         let raster = &format.raster;
+        check(rows, input, raster)?;
+        if let Some(here) = &mut self.here {
+            here.clean(&self.place, input, raster)?.mix(&self.place, rows, format, out)?;
+            return Ok(Progress::Done);
+        }
+        if !self.staging.is_staged() {
+            self.stage_parts(input, raster)?;
+        }
+        let sent = self.staging.up()?;
+        let clean = self.clean(input, &sent, raster)?;
+        for made in mixed(&self.place, self.chunk, rows, &clean, format) {
+            self.staging.down(&made?)?;
+        }
+        Ok(Progress::Begun)
+    }
+
+    /// Clean rows of the block that was `sent` to the device.
+    fn clean<B>(&self, input: &Input<B>, sent: &Tensor, raster: &Raster) -> Result<Tensor, DeviceError> {
         match input {
-            Input::Clean(clean) => {
-                let clean = clean.as_ref();
-                let held = clean.len() / raster.len();
-                round::check(rows, held, raster)?;
-                let shape = shape(held, raster);
-                if self.queued {
-                    let clean = self.staging.up()?.f_view(shape)?;
-                    return self.chunks(rows, &clean, format, out);
-                }
-                host::seen(clean, &shape, |clean| self.chunks(rows, clean, format, out))
-            }
-            Input::Decoded(pictures) => {
-                round::check(rows, pictures.len(), raster)?;
-                views::check(pictures, raster)?;
-                let pack = if self.together > 0 { Some(self.staging.up()?) } else { None };
-                let clean = views::finish(self, pictures, pack.as_ref(), raster)?;
-                self.chunks(rows, &clean, format, out)
-            }
+            Input::Clean(_) => Ok(sent.f_view(shape(sent.numel() / raster.len(), raster))?),
+            Input::Decoded(pictures) => views::together(&self.place, pictures, sent, raster, self.together),
         }
     }
 
@@ -200,40 +194,60 @@ impl Torch {
         let _ = self.full.f_to_device(tch::Device::Cpu)?;
         Ok(())
     }
+}
 
-    /// Whether blocks are packed on their way to where they are made.
-    fn packs<B>(&self, input: &Input<B>) -> bool {
-        match input {
-            Input::Clean(_) => self.queued,
-            Input::Decoded(_) => self.together > 0,
-        }
-    }
+/// Mixes `rows` of `clean` on a device, a chunk of `most` bytes of f32 at a time: their bytes.
+fn mixed<'a>(
+    place: &'a Place,
+    most: usize,
+    rows: &'a [Row],
+    clean: &'a Tensor,
+    format: &'a Format,
+) -> impl Iterator<Item = Result<Tensor, DeviceError>> + 'a {
+    let chunk = (most / (4 * format.raster.len())).max(1);
+    rows.chunks(chunk).map(move |rows| store(place, rounds::run(place, rows, clean, format)?, format))
+}
 
-    /// From 0..=255 to the output's type: `(x / 255 - mean) / std` for floats.
-    fn store(&self, made: Tensor, format: &Format) -> Result<Tensor, DeviceError> {
-        let kind = match format.dtype {
-            Dtype::U8 => return Ok(made.f_contiguous()?),
-            Dtype::F16 => Kind::Half,
-            Dtype::Bf16 => Kind::BFloat16,
-            Dtype::F32 => Kind::Float,
-            Dtype::F64 | Dtype::I32 | Dtype::I64 | Dtype::U16 | Dtype::U32 | Dtype::U64 => {
-                panic!("pictures are u8, f16, bf16 or f32, not {:?}", format.dtype)
-            }
-        };
-        let mut made = made.f_div(&self.full)?;
-        if let Some((mean, std)) = &format.normalize {
-            let channels = CHANNELS as i64;
-            let shape = if format.raster.step == 1 { [1, channels, 1, 1, 1] } else { [1, 1, 1, 1, channels] };
-            let _ = made.f_sub_(&upload::floats(self.device, mean, &shape)?)?;
-            let _ = made.f_div_(&upload::floats(self.device, std, &shape)?)?;
+/// Refuses rows and pictures that do not fit their block.
+fn check<B: AsRef<[u8]>>(rows: &[Row], input: &Input<B>, raster: &Raster) -> Result<(), DeviceError> {
+    match input {
+        Input::Clean(clean) => round::check(rows, clean.as_ref().len() / raster.len(), raster),
+        Input::Decoded(pictures) => {
+            round::check(rows, pictures.len(), raster)?;
+            views::check(pictures, raster)
         }
-        Ok(made.f_to_kind(kind)?.f_contiguous()?)
     }
 }
 
-impl<B: AsRef<[u8]>> Mixer<B> for Torch {
+/// 255 on `device`, see [`Torch::full`].
+fn full(device: tch::Device) -> Result<Tensor, DeviceError> {
+    upload::floats(device, &[255.0], &[1])
+}
+
+/// From 0..=255 to the output's type, `(x / 255 - mean) / std` for floats: the bytes in one dimension.
+fn store(place: &Place, made: Tensor, format: &Format) -> Result<Tensor, DeviceError> {
+    let kind = match format.dtype {
+        Dtype::U8 => return Ok(made.f_contiguous()?.f_view([-1])?),
+        Dtype::F16 => Kind::Half,
+        Dtype::Bf16 => Kind::BFloat16,
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 | Dtype::I32 | Dtype::I64 | Dtype::U16 | Dtype::U32 | Dtype::U64 => {
+            panic!("pictures are u8, f16, bf16 or f32, not {:?}", format.dtype)
+        }
+    };
+    let mut made = made.f_div(&full(place.device)?)?;
+    if let Some((mean, std)) = &format.normalize {
+        let channels = CHANNELS as i64;
+        let shape = if format.raster.step == 1 { [1, channels, 1, 1, 1] } else { [1, 1, 1, 1, channels] };
+        let _ = made.f_sub_(&upload::floats(place.device, mean, &shape)?)?;
+        let _ = made.f_div_(&upload::floats(place.device, std, &shape)?)?;
+    }
+    Ok(made.f_to_kind(kind)?.f_contiguous()?.f_view([-1])?.f_view_dtype(Kind::Uint8)?)
+}
+
+impl<B: AsRef<[u8]> + Sync> Mixer<B> for Torch {
     fn stage(&mut self, input: &Input<B>, format: &Format) -> Result<(), DeviceError> {
-        if format.raster.is_empty() || !self.packs(input) {
+        if format.raster.is_empty() || self.here.is_some() {
             return Ok(());
         }
         self.stage_parts(input, &format.raster)
@@ -250,15 +264,12 @@ impl<B: AsRef<[u8]>> Mixer<B> for Torch {
             self.staging.forget();
             return Ok(Progress::Done);
         }
-        if self.packs(input) && !self.staging.is_staged() {
-            self.stage_parts(input, &format.raster)?;
-        }
-        if let Err(error) = self.make(rows, input, format, out) {
+        let made = self.make(rows, input, format, out);
+        if made.is_err() {
             self.staging.forget();
             self.idle()?; // what was begun may still read the staged bytes
-            return Err(error);
         }
-        Ok(if self.queued { Progress::Begun } else { Progress::Done })
+        made
     }
 
     fn wait(&mut self) -> Result<(), DeviceError> {

@@ -2,7 +2,7 @@
 
 use super::masks::{tall, wide};
 use super::round::{List, Paste};
-use super::{DeviceError, Torch, upload};
+use super::{DeviceError, Place, upload};
 use crate::batch::{CHANNELS, Raster};
 use crate::exec::taps::Taps;
 use crate::plan::Filter;
@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 /// Partners whose pixels inside each paste's `to` are the nearest ones of its `from`; others are those of the first line
 /// or column.
 pub(super) fn moved(
-    torch: &Torch,
+    place: &Place,
     clean: &Tensor,
     list: &List<Paste>,
     raster: &Raster,
@@ -28,18 +28,18 @@ pub(super) fn moved(
         put(&mut lines, raster.height, (from.y0, from.y1), (to.y0, to.y1));
         put(&mut columns, raster.width, (from.x0, from.x1), (to.x0, to.x1));
     }
-    let rows = upload::places(torch.device, &list.src, &[n as i64, 1, 1, 1, 1])?;
-    let planes = upload::range(torch.device, raster.planes, &[1, raster.planes as i64, 1, 1, 1])?;
-    let lines = upload::places(torch.device, &lines, &tall(n, raster))?;
-    let columns = upload::places(torch.device, &columns, &wide(n, raster))?;
-    let steps = upload::range(torch.device, raster.step, &[1, 1, 1, 1, raster.step as i64])?;
+    let rows = upload::places(place.device, &list.src, &[n as i64, 1, 1, 1, 1])?;
+    let planes = upload::range(place.device, raster.planes, &[1, raster.planes as i64, 1, 1, 1])?;
+    let lines = upload::places(place.device, &lines, &tall(n, raster))?;
+    let columns = upload::places(place.device, &columns, &wide(n, raster))?;
+    let steps = upload::range(place.device, raster.step, &[1, 1, 1, 1, raster.step as i64])?;
     Ok(clean.f_index(&[Some(rows), Some(planes), Some(lines), Some(columns), Some(steps)])?)
 }
 
 /// Partners (f32, 0..=255) whose pixels inside each paste's `to` are its `from` resampled; others are 0. Two products
 /// with sparse matrices of weights, lines first: what the scalar executor sums, in the device's order.
 pub(super) fn scaled(
-    torch: &Torch,
+    place: &Place,
     partners: &Tensor,
     of: &[Paste],
     raster: &Raster,
@@ -52,8 +52,8 @@ pub(super) fn scaled(
         let columns = ((from.x0, from.x1), (to.x0, to.x1));
         across.add(*filter, columns, |from, to| ((i * raster.width + from) * raster.width + to) as i64);
     }
-    let down = down.on(torch, &[n, 1, height, height])?;
-    let across = across.on(torch, &[n, width, width])?;
+    let down = down.on(place, &[n, 1, height, height])?;
+    let across = across.on(place, &[n, width, width])?;
     let channels = CHANNELS as i64;
     // Interleaved pictures are products of planes too: the change to f32 makes another copy anyway.
     let planar = match raster.step {
@@ -96,11 +96,11 @@ impl Matrices {
     }
 
     /// The matrices, 0 where they have no entry.
-    fn on(&self, torch: &Torch, shape: &[i64]) -> Result<Tensor, DeviceError> {
-        let at = upload::places(torch.device, &self.at, &[self.at.len() as i64])?;
-        let weights = upload::floats(torch.device, &self.weights, &[self.weights.len() as i64])?;
+    fn on(&self, place: &Place, shape: &[i64]) -> Result<Tensor, DeviceError> {
+        let at = upload::places(place.device, &self.at, &[self.at.len() as i64])?;
+        let weights = upload::floats(place.device, &self.weights, &[self.weights.len() as i64])?;
         let entries = shape.iter().product::<i64>();
-        let mut all = Tensor::f_zeros([entries], (Kind::Float, torch.device))?;
+        let mut all = Tensor::f_zeros([entries], (Kind::Float, place.device))?;
         let _ = all.f_scatter_(0, &at, &weights)?;
         Ok(all.f_view(shape)?)
     }

@@ -2,7 +2,7 @@
 
 use super::masks::{self, Join};
 use super::round::{List, Paste, Round};
-use super::{DeviceError, Torch, resample, upload};
+use super::{DeviceError, Place, resample, upload};
 use crate::batch::{Dtype, Raster};
 use crate::exec::Format;
 use crate::plan::{Rect, Row};
@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 /// Carries out `rows` on `clean` (row, plane, y, x, element; u8). The result has values 0..=255: u8 for an output of
 /// bytes, or as long as no op computed anything, else f32.
 pub(super) fn run(
-    torch: &mut Torch,
+    place: &Place,
     rows: &[Row],
     clean: &Tensor,
     format: &Format,
@@ -22,14 +22,14 @@ pub(super) fn run(
         raster: &format.raster,
         rounds: format.dtype == Dtype::U8,
         rows: rows.len(),
-        made: gather(torch, clean, &bases)?,
+        made: gather(place, clean, &bases)?,
         owned: false,
     };
     let rounds = rows.iter().map(|row| row.ops.len()).max().unwrap_or(0);
     // Each is a call of its own: cheap on the CPU, and on a device dearer than to pass over all pixels.
-    let slices = !torch.device.is_cuda();
+    let slices = !place.device.is_cuda();
     for number in 0..rounds {
-        work.round(torch, &Round::new(rows, number, slices))?;
+        work.round(place, &Round::new(rows, number, slices))?;
     }
     Ok(work.made)
 }
@@ -47,29 +47,29 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn round(&mut self, torch: &mut Torch, round: &Round<'_>) -> Result<(), DeviceError> {
+    fn round(&mut self, place: &Place, round: &Round<'_>) -> Result<(), DeviceError> {
         let raster = self.raster;
-        self.list(torch, &round.fades, |torch, of| masks::fades(torch, of))?;
+        self.list(place, &round.fades, masks::fades)?;
         self.copies(&round.copies)?;
-        self.list(torch, &round.crosses, |torch, of| masks::crosses(torch, of, raster))?;
-        self.list(torch, &round.cells, |torch, of| masks::cells(torch, of, raster))?;
-        self.list(torch, &round.ranks, |torch, of| masks::ranks(torch, of, raster))?;
-        self.list(torch, &round.ramps, |torch, of| masks::ramps(torch, of, raster))?;
-        self.list(torch, &round.bumps, |torch, of| masks::bumps(torch, of, raster))?;
-        self.list(torch, &round.weights, |torch, of| masks::weights(torch, of, raster))?;
+        self.list(place, &round.crosses, |place, of| masks::crosses(place, of, raster))?;
+        self.list(place, &round.cells, |place, of| masks::cells(place, of, raster))?;
+        self.list(place, &round.ranks, |place, of| masks::ranks(place, of, raster))?;
+        self.list(place, &round.ramps, |place, of| masks::ramps(place, of, raster))?;
+        self.list(place, &round.bumps, |place, of| masks::bumps(place, of, raster))?;
+        self.list(place, &round.weights, |place, of| masks::weights(place, of, raster))?;
         if !round.moves.of.is_empty() {
-            let join = masks::boxes(torch, &round.moves.of, raster)?;
-            let partners = resample::moved(torch, self.clean, &round.moves, raster)?;
-            self.join(torch, &round.moves.at, &partners, &join)?;
+            let join = masks::boxes(place, &round.moves.of, raster)?;
+            let partners = resample::moved(place, self.clean, &round.moves, raster)?;
+            self.join(place, &round.moves.at, &partners, &join)?;
         }
         if !round.scales.of.is_empty() {
-            let join = masks::boxes(torch, &round.scales.of, raster)?;
-            let partners = gather(torch, self.clean, &round.scales.src)?;
-            let mut partners = resample::scaled(torch, &partners, &round.scales.of, raster)?;
+            let join = masks::boxes(place, &round.scales.of, raster)?;
+            let partners = gather(place, self.clean, &round.scales.src)?;
+            let mut partners = resample::scaled(place, &partners, &round.scales.of, raster)?;
             if self.rounds {
                 partners = partners.f_round_()?.f_to_kind(Kind::Uint8)?;
             }
-            self.join(torch, &round.scales.at, &partners, &join)?;
+            self.join(place, &round.scales.at, &partners, &join)?;
         }
         Ok(())
     }
@@ -103,26 +103,26 @@ impl Work<'_> {
     /// Joins the rows of `list` with their partners as they are.
     fn list<T>(
         &mut self,
-        torch: &mut Torch,
+        place: &Place,
         list: &List<T>,
-        join: impl FnOnce(&mut Torch, &[T]) -> Result<Join, DeviceError>,
+        join: impl FnOnce(&Place, &[T]) -> Result<Join, DeviceError>,
     ) -> Result<(), DeviceError> {
         if list.of.is_empty() {
             return Ok(());
         }
-        let join = join(torch, &list.of)?;
-        let partners = gather(torch, self.clean, &list.src)?;
-        self.join(torch, &list.at, &partners, &join)
+        let join = join(place, &list.of)?;
+        let partners = gather(place, self.clean, &list.src)?;
+        self.join(place, &list.at, &partners, &join)
     }
 
     /// Joins the rows `at` with `partners`.
-    fn join(&mut self, torch: &Torch, at: &[i64], partners: &Tensor, join: &Join) -> Result<(), DeviceError> {
+    fn join(&mut self, place: &Place, at: &[i64], partners: &Tensor, join: &Join) -> Result<(), DeviceError> {
         if at.len() == self.rows {
             self.made = self.joined(&self.made, partners, join)?;
             self.owned = true;
             return Ok(());
         }
-        let places = upload::places(torch.device, at, &[at.len() as i64])?;
+        let places = upload::places(place.device, at, &[at.len() as i64])?;
         let some = self.joined(&self.made.f_index_select(0, &places)?, partners, join)?;
         // Rows of one chunk share a type: the first computed float makes floats of all of them.
         self.own(if some.kind() == self.made.kind() { some.kind() } else { Kind::Float })?;
@@ -145,11 +145,11 @@ impl Work<'_> {
 }
 
 /// Rows `which` of `clean`; a view of them where they follow each other.
-fn gather(torch: &Torch, clean: &Tensor, which: &[i64]) -> Result<Tensor, DeviceError> {
+fn gather(place: &Place, clean: &Tensor, which: &[i64]) -> Result<Tensor, DeviceError> {
     let first = which.first().copied().unwrap_or(0);
     if which.iter().zip(first..).all(|(row, next)| *row == next) {
         return Ok(clean.f_narrow(0, first, which.len() as i64)?);
     }
-    let which = upload::places(torch.device, which, &[which.len() as i64])?;
+    let which = upload::places(place.device, which, &[which.len() as i64])?;
     Ok(clean.f_index_select(0, &which)?)
 }

@@ -1,6 +1,6 @@
 //! How long the parts of a block take on a device, one after the other: for benches. Nothing here is part of serving.
 
-use super::{Device, DeviceError, Input, Torch, place, round, rounds, shape, views};
+use super::{Device, DeviceError, Here, Input, Place, Torch, check, mixed, place};
 use crate::exec::Format;
 use crate::plan::Row;
 use std::time::Instant;
@@ -9,13 +9,13 @@ use tch::{Kind, Tensor};
 /// Seconds of the parts of a block, of the fastest run each. The device was waited for after each of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts {
-    /// What is decoded, into pinned memory and to the device.
+    /// What is decoded, into pinned memory and to the device; 0 on the processor.
     pub up: f64,
     /// Clean rows of it; 0 where they came up.
     pub finish: f64,
     /// Mixed rows in the output's type.
     pub mix: f64,
-    /// To pinned memory and out of it.
+    /// To pinned memory and out of it; on the processor a part of `mix`.
     pub down: f64,
 }
 
@@ -34,58 +34,69 @@ pub struct Copies {
 ///
 /// # Errors
 /// As [`super::Mixer::run`], and when the device is not there.
-pub fn block<B: AsRef<[u8]>>(
+pub fn block<B: AsRef<[u8]> + Sync>(
     device: Device,
     rows: &[Row],
     input: &Input<B>,
     format: &Format,
     runs: usize,
 ) -> Result<Parts, DeviceError> {
-    let mut torch = Torch::new(place(device).unwrap_or(tch::Device::Cpu))?;
+    let mut torch = Torch::new(place(device).unwrap_or(tch::Device::Cpu), 0)?;
     let mut out = vec![0; rows.len() * format.raster.len() * format.dtype.size()];
+    check(rows, input, &format.raster)?;
     let mut times = [(); 4].map(|()| Vec::with_capacity(runs));
     for _ in 0..runs {
-        let mut clock = Clock::start(torch.device);
-        let (up, finished) = match input {
-            Input::Clean(clean) => {
-                let held = clean.as_ref().len() / format.raster.len();
-                round::check(rows, held, &format.raster)?;
-                torch.stage_parts(input, &format.raster)?;
-                let clean = torch.staging.up()?.f_view(shape(held, &format.raster))?;
-                (clock.lap(), clean)
+        let parts = match torch.here.take() {
+            Some(mut here) => {
+                let parts = on_threads(&mut here, &torch.place, rows, input, format, &mut out);
+                torch.here = Some(here);
+                parts?
             }
-            Input::Decoded(pictures) => {
-                round::check(rows, pictures.len(), &format.raster)?;
-                views::check(pictures, &format.raster)?;
-                let pack = match torch.together {
-                    0 => None,
-                    _ => {
-                        torch.stage_parts(input, &format.raster)?;
-                        Some(torch.staging.up()?)
-                    }
-                };
-                (clock.lap(), views::finish(&torch, pictures, pack.as_ref(), &format.raster)?)
-            }
+            None => on_device(&mut torch, rows, input, format, &mut out)?,
         };
-        let finish = clock.lap();
-        let chunk = (torch.chunk / (4 * format.raster.len())).max(1);
-        let mut made = Vec::new();
-        for rows in rows.chunks(chunk) {
-            let mixed = rounds::run(&mut torch, rows, &finished, format)?;
-            made.push(torch.store(mixed, format)?);
-        }
-        let mix = clock.lap();
-        for made in &made {
-            torch.staging.down(&made.f_view([-1])?.f_view_dtype(Kind::Uint8)?)?;
-        }
-        torch.idle()?;
-        torch.staging.arrived();
-        torch.staging.collect(&mut out)?;
-        let down = clock.lap();
-        times.iter_mut().zip([up, finish, mix, down]).for_each(|(all, one)| all.push(one));
+        times.iter_mut().zip(parts).for_each(|(all, one)| all.push(one));
     }
     let [up, finish, mix, down] = times.map(best);
     Ok(Parts { up, finish, mix, down })
+}
+
+/// Seconds of up, finish, mix, down: nothing goes anywhere here.
+fn on_threads<B: AsRef<[u8]> + Sync>(
+    here: &mut Here,
+    place: &Place,
+    rows: &[Row],
+    input: &Input<B>,
+    format: &Format,
+    out: &mut [u8],
+) -> Result<[f64; 4], DeviceError> {
+    let mut clock = Clock::start(place.device);
+    let clean = here.clean(place, input, &format.raster)?;
+    let finish = clock.lap();
+    clean.mix(place, rows, format, out)?;
+    Ok([0.0, finish, clock.lap(), 0.0])
+}
+
+/// Seconds of up, finish, mix, down.
+fn on_device<B: AsRef<[u8]>>(
+    torch: &mut Torch,
+    rows: &[Row],
+    input: &Input<B>,
+    format: &Format,
+    out: &mut [u8],
+) -> Result<[f64; 4], DeviceError> {
+    let mut clock = Clock::start(torch.place.device);
+    torch.stage_parts(input, &format.raster)?;
+    let sent = torch.staging.up()?;
+    let up = clock.lap();
+    let clean = torch.clean(input, &sent, &format.raster)?;
+    let finish = clock.lap();
+    let made = mixed(&torch.place, torch.chunk, rows, &clean, format).collect::<Result<Vec<_>, _>>()?;
+    let mix = clock.lap();
+    made.iter().try_for_each(|made| torch.staging.down(made))?;
+    torch.idle()?;
+    torch.staging.arrived();
+    torch.staging.collect(out)?;
+    Ok([up, finish, mix, clock.lap()])
 }
 
 /// Times copies on `device`: `up` and `down` bytes through pinned memory, `inside` bytes on it.
@@ -98,7 +109,7 @@ pub fn copies(
     runs: usize,
 ) -> Result<Copies, DeviceError> {
     let device = place(device).unwrap_or(tch::Device::Cpu);
-    Torch::new(device)?;
+    Torch::new(device, 0)?;
     let pinned = |len: usize| -> Result<Tensor, DeviceError> {
         let memory = Tensor::f_zeros([len as i64], (Kind::Uint8, tch::Device::Cpu))?;
         Ok(if device.is_cuda() { memory.f_pin_memory(device)? } else { memory })

@@ -8,47 +8,57 @@
 use super::masks::{self, Join};
 use super::round::Cross;
 use super::tables::{Axis, Bags};
-use super::{DeviceError, Torch, colours, host, upload};
+use super::{DeviceError, Place, colours, host, upload};
 use crate::batch::{CHANNELS, Crop, Raster, Turn};
 use crate::exec::device::Picture;
+use crate::exec::finish::{interleaved, turned};
+use crate::exec::simd::Level;
 use crate::plan::Rect;
 use tch::Tensor;
 
 const C: i64 = CHANNELS as i64;
 
-/// Clean rows of `pictures`, which were checked: (row, plane, y, x, element), u8.
-pub(super) fn finish<B: AsRef<[u8]>>(
-    torch: &Torch,
-    pictures: &[Picture<B>],
-    pack: Option<&Tensor>,
+/// One picture, which was checked, to a clean row in this process's memory.
+pub(super) fn one<B: AsRef<[u8]>>(
+    place: &Place,
+    picture: &Picture<B>,
     raster: &Raster,
-) -> Result<Tensor, DeviceError> {
-    let clean = Tensor::f_empty(super::shape(pictures.len(), raster), (tch::Kind::Uint8, torch.device))?;
-    match pack {
-        Some(pack) => together(torch, pictures, pack, raster, clean),
-        None => one_by_one(torch, pictures, raster, clean),
+    row: &mut [u8],
+) -> Result<(), DeviceError> {
+    if raster.step == 1 {
+        return planes(place, picture, raster, row);
     }
+    let mut apart = vec![0; raster.len()];
+    planes(place, picture, raster, &mut apart)?;
+    interleaved(Level::best(), &apart, row);
+    Ok(())
 }
 
-fn one_by_one<B: AsRef<[u8]>>(
-    torch: &Torch,
-    pictures: &[Picture<B>],
+/// As [`one`], planar.
+fn planes<B: AsRef<[u8]>>(
+    place: &Place,
+    picture: &Picture<B>,
     raster: &Raster,
-    clean: Tensor,
-) -> Result<Tensor, DeviceError> {
-    for (at, picture) in pictures.iter().enumerate() {
-        let shape = [i64::from(picture.height), i64::from(picture.width) * C];
-        let mut own = clean.f_narrow(0, at as i64, 1)?;
-        host::seen(picture.pixels.as_ref(), &shape, |lines| match raster.step {
-            1 => chunk(torch, &[picture], lines, raster, &mut own.f_squeeze_dim(4)?),
-            _ => {
-                let mut rows = Tensor::f_empty(planar(1, raster), (tch::Kind::Uint8, torch.device))?;
-                chunk(torch, &[picture], lines, raster, &mut rows)?;
-                Ok(own.f_copy_(&packed(&rows)?)?)
-            }
-        })?;
+    row: &mut [u8],
+) -> Result<(), DeviceError> {
+    let (Kind { transposed, copied }, view) = (kind(picture), &picture.view);
+    let pixels = &picture.pixels.as_ref()[..picture.bytes()];
+    if copied.is_some() {
+        // Bytes that only change places; libtorch copies between such layouts one by one.
+        turned(Level::best(), view.turn, pixels, raster.width, row);
+        if view.colour.is_empty() && view.erase.is_none() {
+            return Ok(());
+        }
     }
-    Ok(clean)
+    host::written(row, &planar(1, raster), |to| {
+        if copied.is_none() {
+            let shape = [i64::from(picture.height), i64::from(picture.width) * C];
+            let rows = host::seen(pixels, &shape, |lines| resampled(place, &[picture], lines))?;
+            put(&rows, transposed, to)?;
+        }
+        colours::apply(place, &[&view.colour], to)?;
+        erase(place, &[picture], raster, to)
+    })
 }
 
 /// Sizes of `rows` rows: row, channel, y, x.
@@ -61,13 +71,16 @@ fn packed(rows: &Tensor) -> Result<Tensor, DeviceError> {
     Ok(rows.f_permute([0, 2, 3, 1])?.f_unsqueeze(1)?)
 }
 
-fn together<B>(
-    torch: &Torch,
+/// Clean rows of `pictures`, which were checked and lie one behind the other in `pack`: (row, plane, y, x, element), u8.
+/// Those are resampled together that take at most `most` bytes of f32.
+pub(super) fn together<B>(
+    place: &Place,
     pictures: &[Picture<B>],
     pack: &Tensor,
     raster: &Raster,
-    mut clean: Tensor,
+    most: usize,
 ) -> Result<Tensor, DeviceError> {
+    let mut clean = Tensor::f_empty(super::shape(pictures.len(), raster), (tch::Kind::Uint8, place.device))?;
     let pack = pack.f_view([-1, C])?;
     let mut begins = Vec::with_capacity(pictures.len());
     let mut pixels = 0;
@@ -78,15 +91,15 @@ fn together<B>(
     // Pictures of one chunk lie in one table: those of like sizes waste least of it.
     let mut order: Vec<usize> = (0..pictures.len()).collect();
     order.sort_by_key(|at| (kind(&pictures[*at]), pictures[*at].width, pictures[*at].height));
-    for own in chunks(&order, pictures, torch.together) {
+    for own in chunks(&order, pictures, most) {
         let some: Vec<&Picture<B>> = own.iter().map(|at| &pictures[*at]).collect();
         let begins: Vec<i64> = own.iter().map(|at| begins[*at]).collect();
-        let lines = padded(torch, &pack, &some, &begins)?;
-        let mut rows = Tensor::f_empty(planar(own.len(), raster), (tch::Kind::Uint8, torch.device))?;
-        chunk(torch, &some, &lines, raster, &mut rows)?;
+        let lines = padded(place, &pack, &some, &begins)?;
+        let mut rows = Tensor::f_empty(planar(own.len(), raster), (tch::Kind::Uint8, place.device))?;
+        chunk(place, &some, &lines, raster, &mut rows)?;
         let rows = if raster.step == 1 { rows.f_unsqueeze(4)? } else { packed(&rows)? };
         let at: Vec<i64> = own.iter().map(|at| *at as i64).collect();
-        let at = upload::places(torch.device, &at, &[at.len() as i64])?;
+        let at = upload::places(place.device, &at, &[at.len() as i64])?;
         let _ = clean.f_index_copy_(0, &at, &rows)?;
     }
     Ok(clean)
@@ -159,17 +172,17 @@ fn chunks<'a, B>(
 /// The lines of `pictures`, which begin at pixels `begins` of `pack`, all of one length: (picture and line, pixel and
 /// channel), u8. What lies beyond a picture is of any value.
 fn padded<B>(
-    torch: &Torch,
+    place: &Place,
     pack: &Tensor,
     pictures: &[&Picture<B>],
     begins: &[i64],
 ) -> Result<Tensor, DeviceError> {
     let (n, (height, width)) = (pictures.len() as i64, largest(pictures));
     let widths: Vec<i64> = pictures.iter().map(|picture| i64::from(picture.width)).collect();
-    let lines = upload::range(torch.device, height, &[1, height as i64, 1])?;
-    let mut lines = lines.f_mul(&upload::places(torch.device, &widths, &[n, 1, 1])?)?;
-    let begins = lines.f_add_(&upload::places(torch.device, begins, &[n, 1, 1])?)?;
-    let pixels = begins.f_add(&upload::range(torch.device, width, &[1, 1, width as i64])?)?;
+    let lines = upload::range(place.device, height, &[1, height as i64, 1])?;
+    let mut lines = lines.f_mul(&upload::places(place.device, &widths, &[n, 1, 1])?)?;
+    let begins = lines.f_add_(&upload::places(place.device, begins, &[n, 1, 1])?)?;
+    let pixels = begins.f_add(&upload::range(place.device, width, &[1, 1, width as i64])?)?;
     let pixels = pixels.f_clamp_max(pack.size()[0] - 1)?.f_view([-1])?;
     let table = pack.f_index_select(0, &pixels)?;
     Ok(table.f_view([n * height as i64, width as i64 * C])?)
@@ -184,22 +197,23 @@ fn largest<B>(pictures: &[&Picture<B>]) -> (usize, usize) {
 
 /// Writes clean rows of `pictures` of one kind, whose `lines` (u8) are of one length, to `to` (row, channel, y, x).
 fn chunk<B>(
-    torch: &Torch,
+    place: &Place,
     pictures: &[&Picture<B>],
     lines: &Tensor,
     raster: &Raster,
     to: &mut Tensor,
 ) -> Result<(), DeviceError> {
     let own = pictures.first().map_or_else(Default::default, |picture| kind(picture));
-    // (picture, channel, line, column) of what was decoded.
-    let rows = match own.copied {
-        Some(mirrors) => copied(pictures, lines, mirrors)?,
-        None => resampled(torch, pictures, &lines.f_to_kind(tch::Kind::Float)?)?.f_permute([0, 3, 2, 1])?,
-    };
-    to.f_copy_(&if own.transposed { rows.f_transpose(2, 3)? } else { rows })?;
+    match own.copied {
+        Some(mirrors) => {
+            let rows = copied(pictures, lines, mirrors)?;
+            to.f_copy_(&if own.transposed { rows.f_transpose(2, 3)? } else { rows })?;
+        }
+        None => put(&resampled(place, pictures, lines)?, own.transposed, to)?,
+    }
     let changes: Vec<_> = pictures.iter().map(|picture| &picture.view.colour[..]).collect();
-    colours::apply(torch, &changes, to)?;
-    erase(torch, pictures, raster, to)
+    colours::apply(place, &changes, to)?;
+    erase(place, pictures, raster, to)
 }
 
 /// Pictures that are only turned, before they are transposed: (picture, channel, line, column).
@@ -212,8 +226,8 @@ fn copied<B>(pictures: &[&Picture<B>], lines: &Tensor, mirrors: [bool; 2]) -> Re
     Ok(if dims.is_empty() { rows } else { rows.f_flip(&dims[..])? })
 }
 
-/// Two passes over `lines`: (picture, column, line, channel), u8.
-fn resampled<B>(torch: &Torch, pictures: &[&Picture<B>], lines: &Tensor) -> Result<Tensor, DeviceError> {
+/// Two passes over `lines` (u8): (picture, column, channel, line), u8.
+fn resampled<B>(place: &Place, pictures: &[&Picture<B>], lines: &Tensor) -> Result<Tensor, DeviceError> {
     let (n, (high, wide)) = (pictures.len() as i64, largest(pictures));
     let (mut down, mut across) = (Bags::default(), Bags::default());
     let (mut height, mut width) = (0, 0);
@@ -229,25 +243,44 @@ fn resampled<B>(torch: &Torch, pictures: &[&Picture<B>], lines: &Tensor) -> Resu
         across.add(axis, i * wide)?;
     }
     let wide = wide as i64;
-    let lines = summed(torch, lines, &down)?.f_view([n, height, wide, C])?;
-    let columns = lines.f_permute([0, 2, 1, 3])?.f_reshape([n * wide, height * C])?;
-    Ok(summed(torch, &columns, &across)?.f_to_kind(tch::Kind::Uint8)?.f_view([n, width, height, C])?)
+    let lines = summed(place, &lines.f_to_kind(tch::Kind::Float)?, &down)?.f_floor_()?;
+    let columns = flipped(&lines.f_view([n, height, wide * C])?)?.f_reshape([n * wide, C * height])?;
+    // Bytes are floors of floats.
+    Ok(summed(place, &columns, &across)?.f_to_kind(tch::Kind::Uint8)?.f_view([n, width, C, height])?)
 }
 
-/// Weighted sums of rows of `table`, as levels: the floor of the sum and a half.
-fn summed(torch: &Torch, table: &Tensor, bags: &Bags) -> Result<Tensor, DeviceError> {
+/// Weighted sums of rows of `table`, and a half: levels are their floors.
+fn summed(place: &Place, table: &Tensor, bags: &Bags) -> Result<Tensor, DeviceError> {
     let len = bags.inputs.len() as i64;
-    let inputs = upload::small(torch.device, &bags.inputs, &[len])?;
-    let begins = upload::small(torch.device, &bags.begins, &[bags.begins.len() as i64])?;
-    let weights = upload::floats(torch.device, &bags.weights, &[len])?;
+    let inputs = upload::small(place.device, &bags.inputs, &[len])?;
+    let begins = upload::small(place.device, &bags.begins, &[bags.begins.len() as i64])?;
+    let weights = upload::floats(place.device, &bags.weights, &[len])?;
     let (mut sums, ..) =
         Tensor::f_embedding_bag(table, &inputs, &begins, false, 0, false, Some(&weights), false)?;
-    Ok(sums.f_add_scalar_(0.5)?.f_floor_()?)
+    Ok(sums.f_add_scalar_(0.5)?)
+}
+
+/// Matrices with lines and columns exchanged. libtorch has a fast way for one, and only where it has two dimensions.
+fn flipped(matrices: &Tensor) -> Result<Tensor, DeviceError> {
+    match matrices.size()[0] {
+        1 => Ok(matrices.f_squeeze_dim(0)?.f_transpose(0, 1)?),
+        _ => Ok(matrices.f_transpose(1, 2)?),
+    }
+}
+
+/// Writes what was resampled to rows (row, channel, y, x).
+fn put(made: &Tensor, transposed: bool, to: &mut Tensor) -> Result<(), DeviceError> {
+    let (n, width, _, height) = made.size4()?;
+    if transposed {
+        return Ok(to.f_copy_(&made.f_permute([0, 2, 1, 3])?)?);
+    }
+    let rows = flipped(&made.f_view([n, width, C * height])?)?;
+    Ok(to.f_view(&rows.size()[..])?.f_copy_(&rows)?)
 }
 
 /// Fills the erased box of each picture.
 fn erase<B>(
-    torch: &Torch,
+    place: &Place,
     pictures: &[&Picture<B>],
     raster: &Raster,
     rows: &mut Tensor,
@@ -257,7 +290,7 @@ fn erase<B>(
         return Ok(());
     }
     let values: Vec<u8> = erased.iter().flat_map(|(_, value)| *value).collect();
-    let values = upload::sent(torch.device, &values, &[pictures.len() as i64, C, 1, 1])?;
+    let values = upload::sent(place.device, &values, &[pictures.len() as i64, C, 1, 1])?;
     if let [(Rect { y0, y1, x0, x1 }, _)] = erased[..] {
         let lines = rows.f_narrow(2, i64::from(y0), i64::from(y1 - y0))?;
         return Ok(lines.f_narrow(3, i64::from(x0), i64::from(x1 - x0))?.f_copy_(&values)?);
@@ -265,7 +298,7 @@ fn erase<B>(
     let most = (u32::MAX, u32::MAX);
     let boxes: Vec<_> =
         erased.iter().map(|(rect, _)| Cross { crop: *rect, cell: most, hole: most }).collect();
-    if let Join::Show(inside) = masks::crosses(torch, &boxes, raster)? {
+    if let Join::Show(inside) = masks::crosses(place, &boxes, raster)? {
         let filled = values.f_where_self(&inside.f_squeeze_dim(4)?, rows)?;
         rows.f_copy_(&filled)?;
     }

@@ -34,7 +34,7 @@ pub(super) fn columns(
     });
     columns.push(sent.instances(&points, &part)?);
     let numbers: Vec<u8> = chosen.rows.iter().flatten().map(|part| part.scene).collect();
-    columns.push(upload::sent(torch.device, &numbers, &[-1])?.f_index_select(0, &part)?);
+    columns.push(upload::sent(torch.place.device, &numbers, &[-1])?.f_index_select(0, &part)?);
     if let (Some(wish), Some(voxels)) = (&block.voxels, voxels) {
         columns.push(voxels.grid.shallow_clone());
         if wish.count {
@@ -85,7 +85,7 @@ impl Sent<'_> {
             Feature::Color(normal) => {
                 let color = of(&self.cloud.color, points)?.f_div(&self.torch.full)?;
                 let Some((mean, std)) = normal else { return Ok(color) };
-                let triple = |values: &[f32; 3]| upload::floats(self.torch.device, values, &[1, 3]);
+                let triple = |values: &[f32; 3]| upload::floats(self.torch.place.device, values, &[1, 3]);
                 Ok(color.f_sub(&triple(&mean)?)?.f_div(&triple(&std)?)?)
             }
         }
@@ -93,7 +93,7 @@ impl Sent<'_> {
 
     /// Ids of instances, unique in each row, of points of these parts.
     fn instances(&self, points: &Tensor, part: &Tensor) -> Result<Tensor, DeviceError> {
-        let device = self.torch.device;
+        let device = self.torch.place.device;
         let Some(ids) = &self.cloud.instance else {
             return Ok(Tensor::f_full([points.numel() as i64], -1, (Kind::Int, device))?);
         };

@@ -64,7 +64,7 @@ impl Torch {
     }
 
     fn made(&mut self, rows: &[Row], block: &Scenes, out: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
-        let device = self.device;
+        let device = self.place.device;
         held::check(rows, block)?;
         let cloud = pack::cloud(self, block)?;
         let mut chosen = union::unite(device, rows, block, &cloud)?;
@@ -86,7 +86,7 @@ impl Torch {
         for column in columns {
             self.scenes.down(&column.f_contiguous()?.f_view([-1])?.f_view_dtype(Kind::Uint8)?)?;
         }
-        if self.queued {
+        if self.place.device.is_cuda() {
             self.idle()?;
         }
         self.scenes.arrived();

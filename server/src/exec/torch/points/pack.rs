@@ -205,7 +205,7 @@ pub(super) fn cloud(torch: &mut Torch, block: &Scenes) -> Result<Cloud, DeviceEr
             normal: normal.as_ref().map(first).transpose()?,
             centres: own.iter().map(transform::centre).collect(),
         };
-        let moving = transform::transform(torch.device, lens, input, &pack.groups, &drawn?)?;
+        let moving = transform::transform(torch.place.device, lens, input, &pack.groups, &drawn?)?;
         far = Some((own.iter().map(|scene| scene.slot).collect(), moving.far()?));
         (coord, color) = (Some(moving.coord), moving.color);
         let rest = normal.map(|normal| normal.f_narrow(0, moved, given)).transpose()?;

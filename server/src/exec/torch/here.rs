@@ -1,0 +1,117 @@
+//! Blocks on the processor: its threads take pictures, then rows, side by side.
+//!
+//! A thread does all ops of its picture, so that what one leaves in the cache the next one finds. libtorch's own threads
+//! share each op instead, which on one picture is over before they are awake, or keep their cores busy with waiting.
+
+use super::{DeviceError, Place, host, rounds, shape, store, threads, views};
+use crate::batch::Raster;
+use crate::exec::Format;
+use crate::exec::device::{Input, Picture};
+use crate::plan::Row;
+use rayon::prelude::*;
+
+/// Bytes of f32 that a chunk of rows may take: about a second-level cache.
+const CHUNK: usize = 2 << 20;
+
+/// The processor's threads and what they share.
+#[derive(Debug)]
+pub(super) struct Here {
+    pool: rayon::ThreadPool,
+    /// Bytes of f32 that a chunk of rows may take.
+    pub(super) chunk: usize,
+    /// Clean rows of the block that is made; as large as the largest one so far.
+    clean: Vec<u8>,
+}
+
+impl Here {
+    /// With so many threads; 0: one for each core.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`] when the system gives no threads.
+    pub(super) fn new(threads: usize) -> Result<Here, DeviceError> {
+        // Asked for once, this thread's own number stays, whatever those of the pool do: scenes are made with it.
+        let _ = tch::get_num_threads();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(|_| threads::alone());
+        let pool = pool.thread_name(|i| format!("mixfeed-torch-{i}")).build();
+        let pool = pool.map_err(|error| DeviceError::Failed(format!("cannot start threads: {error}")))?;
+        Ok(Here { pool, chunk: CHUNK, clean: Vec::new() })
+    }
+
+    /// Clean rows of a block, which was checked.
+    pub(super) fn clean<'a, B: AsRef<[u8]> + Sync>(
+        &'a mut self,
+        place: &Place,
+        input: &'a Input<B>,
+        raster: &Raster,
+    ) -> Result<Clean<'a>, DeviceError> {
+        let (rows, held) = match input {
+            Input::Clean(clean) => (clean.as_ref(), clean.as_ref().len() / raster.len()),
+            Input::Decoded(pictures) => {
+                let wanted = pictures.len() * raster.len();
+                if self.clean.len() < wanted {
+                    self.clean.resize(wanted, 0);
+                }
+                let rows = &mut self.clean[..wanted];
+                self.pool.install(|| finish(place, pictures, raster, rows))?;
+                (&*rows, pictures.len())
+            }
+        };
+        Ok(Clean { pool: &self.pool, chunk: self.chunk, rows, held })
+    }
+}
+
+fn finish<B: AsRef<[u8]> + Sync>(
+    place: &Place,
+    pictures: &[Picture<B>],
+    raster: &Raster,
+    rows: &mut [u8],
+) -> Result<(), DeviceError> {
+    let each = pictures.par_iter().zip(rows.par_chunks_exact_mut(raster.len()));
+    each.with_max_len(1).try_for_each(|(picture, row)| views::one(place, picture, raster, row))
+}
+
+/// Clean rows in this process's memory.
+pub(super) struct Clean<'a> {
+    pool: &'a rayon::ThreadPool,
+    chunk: usize,
+    rows: &'a [u8],
+    held: usize,
+}
+
+impl Clean<'_> {
+    /// Mixes `rows` into `out`.
+    pub(super) fn mix(
+        &self,
+        place: &Place,
+        rows: &[Row],
+        format: &Format,
+        out: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        let elements = format.raster.len();
+        let chunk = (self.chunk / (4 * elements)).max(1);
+        let bytes = chunk * elements * format.dtype.size();
+        let shape = shape(self.held, &format.raster);
+        let mix = |(rows, out): (&[Row], &mut [u8])| {
+            host::seen(self.rows, &shape, |clean| {
+                host::copy_out(&store(place, rounds::run(place, rows, clean, format)?, format)?, out)
+            })
+        };
+        self.pool.install(|| {
+            let chunks = rows.par_chunks(chunk).zip(out.par_chunks_mut(bytes));
+            chunks.with_max_len(1).try_for_each(mix)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_the_pool_work_alone_and_this_one_as_before() {
+        let before = tch::get_num_threads();
+        let here = Here::new(3).expect("threads");
+        assert_eq!(here.pool.broadcast(|_| tch::get_num_threads()), [1; 3]);
+        assert_eq!(tch::get_num_threads(), before);
+    }
+}
