@@ -10,7 +10,8 @@ First the conformance tests run on the device, then every op and whole plans are
 
   gpu_conformance    tests that passed; a failure ends the run
   gpu_mix_vs_copy    copying as many bytes on the device as mixing moves, over mixing; worst op
-  gpu_plan_vs_pcie   copying a plan's bytes up and down, over the whole plan (up, resample, mirror, mix, down); worst side
+  gpu_plan_vs_pcie   copying a plan's bytes up and down, over the whole plan (up, resample, mirror, mix, down), with the next
+                     block staged meanwhile as a server does it; worst side
   gpu_vs_kornia      kornia's time over ours for the same job, median over ops
   gpu_vs_torchvision the same for torchvision v2
 
@@ -121,7 +122,7 @@ def ratios(ours: list[dict], device: str) -> Iterator[Line]:
     rounded = {name: round(ratio, 3) for name, ratio in mixing.items()}
     yield {"bench": "gpu_mix_vs_copy", "ratio": min(rounded.values()), "device": device, "ops": rounded}
     plans = {
-        str(one["side"]): round((one["copy_up_ms"] + one["copy_down_ms"]) / one["ms"], 3)
+        str(one["side"]): round((one["copy_up_ms"] + one["copy_down_ms"]) / one["flow_ms"], 3)
         for one in ours
         if one["op"] == "plan_u8"
     }

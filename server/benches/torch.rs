@@ -1,10 +1,12 @@
 //! The libtorch executor op by op: `cargo bench --features libtorch --bench torch -- DEVICE [BATCH [RUNS [SIDE,...]]]`.
 //! One JSON line an op and size, all times in milliseconds for the whole batch, of the fastest run, since other work on
-//! the machine only adds: `ms` as a server has it, through the device's worker, one block after the other; `up_ms`,
-//! `finish_ms`, `mix_ms`, `down_ms` its parts, each waited for; beside them what plain copies of the same bytes take.
+//! the machine only adds: `ms` through the device's worker, one block after the other; `up_ms`, `finish_ms`, `mix_ms`,
+//! `down_ms` its parts, each waited for; beside them what plain copies of the same bytes take. `flow_ms` is a block's share of
+//! the time as a server has it: there is always another block to stage while the device works on one.
 //! `moved` counts the bytes that mixing must read and write on the device. Peers run the same jobs in
 //! `peers/device_ops.py`.
 
+use mixfeed_server::assemble::{Slab, Slabs};
 use mixfeed_server::batch::{CHANNELS, Crop, Dtype, Layout, Raster, Turn};
 use mixfeed_server::exec::Format;
 use mixfeed_server::exec::device::{Device, Input, Picture, Task, Worker, start};
@@ -14,6 +16,8 @@ use mixfeed_server::plan::{Filter, Op, Plan, Rect, Row};
 use std::time::Instant;
 
 const NORMAL: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+/// Blocks that each of the threads behind `flow_ms` runs, at most.
+const FLOW: usize = 5;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
@@ -22,7 +26,7 @@ fn main() {
         |default: usize| arguments.next().map_or(default, |text| text.parse().expect("a number"));
     let (batch, runs) = (number(256), number(11));
     let sides = arguments.next().unwrap_or_else(|| "224,512".into());
-    let worker = start::<Vec<u8>>(device, 0).expect("the device is there").expect("a device, not `cpu`");
+    let worker = start::<Slab>(device, 0).expect("the device is there").expect("a device, not `cpu`");
     for side in sides.split(',').map(|side| side.parse().expect("a side")) {
         for job in jobs(batch, side) {
             job.time(device, &worker, runs);
@@ -37,37 +41,41 @@ struct Job {
     rows: Vec<Row>,
     format: Format,
     /// Made anew for each run: the worker takes it.
-    input: fn(usize, usize) -> Input<Vec<u8>>,
+    input: fn(usize, usize) -> Input<Slab>,
     /// Bytes read and written by mixing, for each byte of a clean row.
     moved: usize,
 }
 
 impl Job {
-    fn time(&self, device: Device, worker: &Worker<Vec<u8>>, runs: usize) {
+    fn time(&self, device: Device, worker: &Worker<Slab>, runs: usize) {
         let Job { name, side, rows, format, .. } = self;
         let batch = rows.len();
         let mut input = (self.input)(batch, *side);
         let up = bytes(&input);
-        let mut out = vec![0; batch * format.raster.len() * format.dtype.size()];
+        let len = batch * format.raster.len() * format.dtype.size();
+        let slabs = Slabs::new(3 * len);
         let parts = block(device, rows, &input, format, runs).expect("the device makes it");
         let inside = batch * format.raster.len() * self.moved / 2;
-        let plain = copies(device, (up, inside, out.len()), runs).expect("the device copies");
-        let mut times = Vec::new();
-        for _ in 0..runs {
-            let plan = Plan { rows: rows.clone() };
+        let plain = copies(device, (up, inside, len), runs).expect("the device copies");
+        let run = |input| {
+            let (plan, format, out) = (Plan { rows: rows.clone() }, format.clone(), slabs.take(len));
             let begin = Instant::now();
-            let done =
-                worker.run(Task { plan, format: format.clone(), input, out }).expect("the device makes it");
-            times.push(begin.elapsed().as_secs_f64());
-            (input, out) = (done.input, done.out);
+            let done = worker.run(Task { plan, format, input, out }).expect("the device makes it");
+            (begin.elapsed().as_secs_f64(), done.input)
+        };
+        let mut best = f64::INFINITY;
+        for _ in 0..runs {
+            let (time, back) = run(input);
+            (best, input) = (best.min(time), back);
         }
-        let best = times.into_iter().fold(f64::INFINITY, f64::min);
+        let flow = self.flow(batch, runs.min(FLOW), &run);
         let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
         println!(
-            "{{\"op\":\"{name}\",\"side\":{side},\"batch\":{batch},\"device\":\"{device}\",\"ms\":{},\"up_ms\":{},\
+            "{{\"op\":\"{name}\",\"side\":{side},\"batch\":{batch},\"device\":\"{device}\",\"ms\":{},\"flow_ms\":{},\"up_ms\":{},\
              \"finish_ms\":{},\"mix_ms\":{},\"down_ms\":{},\"copy_up_ms\":{},\"copy_inside_ms\":{},\"copy_down_ms\":{},\
              \"up_bytes\":{up},\"moved\":{},\"down_bytes\":{}}}",
             ms(best),
+            ms(flow),
             ms(parts.up),
             ms(parts.finish),
             ms(parts.mix),
@@ -76,12 +84,30 @@ impl Job {
             ms(plain.inside),
             ms(plain.down),
             2 * inside,
-            out.len(),
+            len,
         );
+    }
+
+    /// Seconds a block when three threads want the worker at once.
+    fn flow(
+        &self,
+        batch: usize,
+        runs: usize,
+        run: &(impl Fn(Input<Slab>) -> (f64, Input<Slab>) + Sync),
+    ) -> f64 {
+        let inputs = [(); 3].map(|()| (self.input)(batch, self.side));
+        let blocks = inputs.len() * runs;
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            for input in inputs {
+                scope.spawn(move || (0..runs).fold(input, |input, _| run(input).1));
+            }
+        });
+        begin.elapsed().as_secs_f64() / blocks as f64
     }
 }
 
-fn bytes(input: &Input<Vec<u8>>) -> usize {
+fn bytes(input: &Input<Slab>) -> usize {
     match input {
         Input::Clean(clean) => clean.len(),
         Input::Decoded(pictures) => pictures.iter().map(Picture::bytes).sum(),
@@ -96,7 +122,7 @@ fn jobs(batch: usize, side: usize) -> Vec<Job> {
     };
     let rows = |ops: &dyn Fn(usize) -> Vec<Op>| (0..batch).map(|i| row(i, batch, ops(i))).collect();
     let plain = || rows(&|_| Vec::new());
-    let job = |name, rows, format, input: fn(usize, usize) -> Input<Vec<u8>>, moved| Job {
+    let job = |name, rows, format, input: fn(usize, usize) -> Input<Slab>, moved| Job {
         name,
         side,
         rows,
@@ -151,16 +177,18 @@ fn rect(i: usize, side: usize) -> Rect {
     Rect { y0: a.min(b), y1: a.max(b) + 1, x0: c.min(d), x1: c.max(d) + 1 }
 }
 
-fn noise(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + (i >> 9)) as u8).collect()
+fn noise(len: usize) -> Slab {
+    let mut slab = Slabs::new(0).take(len);
+    slab.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 7 + (i >> 9)) as u8);
+    slab
 }
 
-fn clean(batch: usize, side: usize) -> Input<Vec<u8>> {
+fn clean(batch: usize, side: usize) -> Input<Slab> {
     Input::Clean(noise(batch * side * side * CHANNELS))
 }
 
 /// Pictures as the decoder leaves them: 1 to 2 times the output on each side, or, when not `large`, of its size.
-fn decoded(batch: usize, side: usize, large: bool, colour: fn(usize) -> Vec<Colour>) -> Input<Vec<u8>> {
+fn decoded(batch: usize, side: usize, large: bool, colour: fn(usize) -> Vec<Colour>) -> Input<Slab> {
     let size = |k: usize| if large { side + k * 53 % side } else { side };
     let picture = |i: usize| {
         let (height, width) = (size(i), size(3 * i + 1));
@@ -188,7 +216,7 @@ fn jitter(i: usize) -> Vec<Colour> {
     ]
 }
 
-fn changed(batch: usize, side: usize, change: impl Fn(usize, &mut View)) -> Input<Vec<u8>> {
+fn changed(batch: usize, side: usize, change: impl Fn(usize, &mut View)) -> Input<Slab> {
     let Input::Decoded(mut pictures) = decoded(batch, side, false, |_| vec![]) else {
         unreachable!("decoded")
     };
@@ -199,10 +227,10 @@ fn changed(batch: usize, side: usize, change: impl Fn(usize, &mut View)) -> Inpu
     Input::Decoded(pictures)
 }
 
-fn tinted(batch: usize, side: usize, colour: fn(f32) -> Colour) -> Input<Vec<u8>> {
+fn tinted(batch: usize, side: usize, colour: fn(f32) -> Colour) -> Input<Slab> {
     changed(batch, side, |i, view| view.colour = vec![colour(factor(i))])
 }
 
-fn erased(batch: usize, side: usize) -> Input<Vec<u8>> {
+fn erased(batch: usize, side: usize) -> Input<Slab> {
     changed(batch, side, |i, view| view.erase = Some((rect(i, side), [1, 2, 3])))
 }

@@ -1,6 +1,7 @@
 //! Reused memory. Fresh pages cost more than the work done on them (a blend into fresh pages took 19 times as long as
 //! into reused ones), so buffers of a job go back to a shelf when the last byte of them was sent.
 
+use crate::exec::device::{Buffer, Lent};
 use bytes::Bytes;
 use std::{
     collections::HashMap,
@@ -34,7 +35,8 @@ impl Slabs {
             shelf.bytes -= len;
         }
         drop(shelf);
-        Slab { memory: memory.unwrap_or_else(|| vec![0; len]), home: self.clone(), permit: None }
+        let memory = Memory::Own(memory.unwrap_or_else(|| vec![0; len]));
+        Slab { memory, home: self.clone(), permit: None }
     }
 
     /// Bytes on the shelf.
@@ -58,9 +60,16 @@ impl Slabs {
 /// A buffer that goes back to its shelf.
 #[derive(Debug)]
 pub struct Slab {
-    memory: Vec<u8>,
+    memory: Memory,
     home: Slabs,
     permit: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Own(Vec<u8>),
+    /// What a device sent down: it leaves from where it is.
+    Lent(Lent),
 }
 
 impl Slab {
@@ -76,34 +85,60 @@ impl Slab {
     }
 }
 
+impl Buffer for Slab {
+    fn replace(&mut self, rows: Lent) {
+        self.put(Memory::Lent(rows));
+    }
+}
+
+impl Slab {
+    /// Has `memory` in the place of its own, which goes back.
+    fn put(&mut self, memory: Memory) {
+        match std::mem::replace(&mut self.memory, memory) {
+            Memory::Own(memory) => self.home.put(memory),
+            Memory::Lent(_) => {}
+        }
+    }
+}
+
 impl Deref for Slab {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.memory
+        match &self.memory {
+            Memory::Own(memory) => memory,
+            Memory::Lent(rows) => rows.as_ref(),
+        }
     }
 }
 
 impl DerefMut for Slab {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory
+        // Lent rows may be seen by the device's library still.
+        if let Memory::Lent(rows) = &self.memory {
+            self.memory = Memory::Own(rows.as_ref().to_vec());
+        }
+        match &mut self.memory {
+            Memory::Own(memory) => memory,
+            Memory::Lent(_) => unreachable!("was replaced above"),
+        }
     }
 }
 
 impl AsRef<[u8]> for Slab {
     fn as_ref(&self) -> &[u8] {
-        &self.memory
+        self
     }
 }
 
 impl AsMut<[u8]> for Slab {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.memory
+        self
     }
 }
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        self.home.put(std::mem::take(&mut self.memory));
+        self.put(Memory::Own(Vec::new()));
         drop(self.permit.take());
     }
 }
@@ -125,6 +160,34 @@ mod tests {
         assert_eq!(slabs.kept(), 40);
         let again = slabs.take(40);
         assert_eq!((again[0], slabs.kept()), (7, 0), "the same memory, not fresh pages");
+    }
+
+    #[test]
+    fn lent_rows_leave_from_where_they_are_and_are_not_kept() {
+        let slabs = Slabs::new(100);
+        let mut slab = slabs.take(3);
+        let rows = Arc::new([7u8, 8, 9]);
+        slab.replace(Lent::new(Kept(rows.clone())));
+        assert_eq!(slabs.kept(), 3, "its own memory is free");
+        let bytes = slab.freeze();
+        assert_eq!(bytes.as_ptr(), rows.as_ptr());
+        let last = bytes.slice(2..);
+        drop(bytes);
+        assert_eq!((&last[..], Arc::strong_count(&rows)), (&[9][..], 2));
+        drop(last);
+        assert_eq!((slabs.kept(), Arc::strong_count(&rows)), (3, 1));
+        let mut written = slabs.take(3);
+        written.replace(Lent::new(Kept(rows.clone())));
+        written[0] = 1;
+        assert_eq!((&written[..], *rows), (&[1, 8, 9][..], [7, 8, 9]), "what is written is a copy");
+    }
+
+    struct Kept(Arc<[u8; 3]>);
+
+    impl AsRef<[u8]> for Kept {
+        fn as_ref(&self) -> &[u8] {
+            &*self.0
+        }
     }
 
     #[test]

@@ -146,6 +146,40 @@ impl<B> Picture<B> {
     }
 }
 
+/// Rows in memory of a device's library, which is given back when they are dropped.
+pub struct Lent(Box<dyn AsRef<[u8]> + Send + Sync>);
+
+impl Lent {
+    /// Keeps `rows` until it is dropped.
+    pub fn new(rows: impl AsRef<[u8]> + Send + Sync + 'static) -> Lent {
+        Lent(Box::new(rows))
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").field("bytes", &self.as_ref().len()).finish()
+    }
+}
+
+/// Memory of a block.
+pub trait Buffer: AsRef<[u8]> + AsMut<[u8]> + Send + Sync + 'static {
+    /// Has `rows`, as many bytes as its own, in the place of these.
+    fn replace(&mut self, rows: Lent);
+}
+
+impl Buffer for Vec<u8> {
+    fn replace(&mut self, rows: Lent) {
+        self.copy_from_slice(rows.as_ref());
+    }
+}
+
 /// What a block is made from.
 #[derive(Debug)]
 pub enum Input<B> {
@@ -165,7 +199,7 @@ pub enum Progress {
 }
 
 /// Makes blocks of `B`; lives on one thread. A block that was only begun is waited for and collected; in between, the next
-/// one is staged while the device works, and begun before the host copies rows.
+/// one is staged while the device works, and begun before rows are copied or handed on.
 pub trait Mixer<B> {
     /// Copies what the next [`Mixer::run`] reads to where the device takes it.
     ///
@@ -196,7 +230,12 @@ pub trait Mixer<B> {
         Ok(())
     }
 
-    /// Writes the rows of the block that was waited for.
+    /// The rows of the block that was waited for, where they lie in one piece of `bytes` bytes: nobody copies them then.
+    fn lend(&mut self, _bytes: usize) -> Option<Lent> {
+        None
+    }
+
+    /// Writes the rows of the block that was waited for, which were not lent.
     ///
     /// # Errors
     /// [`DeviceError`], with any bytes in `out`.
@@ -213,15 +252,12 @@ pub trait Mixer<B> {
     fn scenes(&mut self, rows: &[Row], block: &Scenes, out: &mut [u8]) -> Result<Vec<RowMade>, DeviceError>;
 }
 
-/// Starts the worker of `device`; `None` where the CPU executor does the work. `threads` are those that libtorch has for
-/// pictures on the processor, 0: one for each core.
+/// Starts the worker of `device`; `None` where the CPU executor does the work. `threads` are those that make pictures
+/// on the processor, or copy what a device is sent; 0: one for each core.
 ///
 /// # Errors
 /// [`DeviceError::NotBuilt`] or [`DeviceError::Absent`], and whatever the device answers to a first small upload.
-pub fn start<B: AsRef<[u8]> + AsMut<[u8]> + Send + Sync + 'static>(
-    device: Device,
-    threads: usize,
-) -> Result<Option<Worker<B>>, DeviceError> {
+pub fn start<B: Buffer>(device: Device, threads: usize) -> Result<Option<Worker<B>>, DeviceError> {
     if device == Device::Cpu {
         return Ok(None);
     }

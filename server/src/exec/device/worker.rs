@@ -1,6 +1,6 @@
 //! The thread that owns a device, and its queue.
 
-use super::{DeviceError, Input, Mixer, Progress, RowMade, Scenes};
+use super::{Buffer, DeviceError, Input, Mixer, Progress, RowMade, Scenes};
 use crate::exec::Format;
 use crate::plan::Plan;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -123,7 +123,7 @@ impl<B> Worker<B> {
     }
 }
 
-impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
+impl<B: Buffer> Worker<B> {
     /// Starts a thread that owns what `open` makes there.
     ///
     /// # Errors
@@ -193,12 +193,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Worker<B> {
 
 /// Makes blocks until it is closed or the last [`Worker`] is gone, one ahead where the device lets it; gives the device
 /// back.
-fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(
-    mixer: impl Mixer<B>,
-    tasks: &Receiver<Wish<B>>,
-    lost: &AtomicBool,
-    closed: &AtomicBool,
-) {
+fn serve<B: Buffer>(mixer: impl Mixer<B>, tasks: &Receiver<Wish<B>>, lost: &AtomicBool, closed: &AtomicBool) {
     let mut bench = Bench { mixer, lost, reason: None };
     let mut begun: Option<Ask<Task<B>>> = None;
     loop {
@@ -225,14 +220,21 @@ fn serve<B: AsRef<[u8]> + AsMut<[u8]>>(
             pictures.and_then(|ask| bench.step(ask, |mixer, task| mixer.stage(&task.input, &task.format)));
         let waited = begun.take().and_then(|ask| bench.step(ask, |mixer, _| mixer.wait()));
         begun = staged.and_then(|ask| bench.begin(ask));
-        if let Some(ask) =
-            waited.and_then(|ask| bench.step(ask, |mixer, task| mixer.collect(task.out.as_mut())))
-        {
+        if let Some(ask) = waited.and_then(|ask| bench.step(ask, collect)) {
             ask.answer(Ok(()));
         }
         // What was begun is collected now, and nothing else was begun.
         scenes.into_iter().for_each(|ask| bench.scenes(ask));
     }
+}
+
+/// Hands on the rows of a block that was waited for.
+fn collect<B: Buffer>(mixer: &mut impl Mixer<B>, task: &mut Task<B>) -> Result<(), DeviceError> {
+    match mixer.lend(task.out.as_ref().len()) {
+        Some(rows) => task.out.replace(rows),
+        None => mixer.collect(task.out.as_mut())?,
+    }
+    Ok(())
 }
 
 fn stops() -> DeviceError {

@@ -228,6 +228,7 @@ fn blocks_that_are_queued_as_for_a_device_are_the_same() {
             assert_eq!(progress, Progress::Begun);
         }
         if next > 0 {
+            assert!(mixer.lend(bytes).is_none(), "two pieces are none");
             mixer.collect(&mut outs[next - 1]).expect("copied");
         }
     }
@@ -239,6 +240,26 @@ fn blocks_that_are_queued_as_for_a_device_are_the_same() {
     assert!(mixer.run(&beyond, &inputs[0], &format, &mut outs[0]).is_err());
     whole(&mut queued, &rows, &inputs[2], &format, &mut outs[0]).expect("libtorch answers");
     assert!(outs[0] == want[2]);
+}
+
+#[test]
+fn rows_in_one_piece_are_lent_and_stay_as_they_are() {
+    let format = format(24, 31, Layout::Nchw, Dtype::U8);
+    let rows = plain(2);
+    let blocks = [1, 2, 3].map(|seed| Input::Clean(pixels(seed + 2 * format.raster.len()).split_off(seed)));
+    let mut queued = queued();
+    let mixer: &mut dyn Mixer<Vec<u8>> = &mut queued;
+    let lent = blocks.each_ref().map(|block| {
+        assert_eq!(mixer.run(&rows, block, &format, &mut []).expect("begun"), Progress::Begun);
+        mixer.wait().expect("made");
+        assert!(mixer.lend(1).is_none(), "of another length");
+        let lent = mixer.lend(2 * format.raster.len()).expect("one piece");
+        assert!(mixer.lend(2 * format.raster.len()).is_none(), "once");
+        lent
+    });
+    for (lent, block) in lent.iter().zip(&blocks) {
+        assert!(matches!(block, Input::Clean(clean) if clean == lent.as_ref()));
+    }
 }
 
 #[test]

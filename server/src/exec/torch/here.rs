@@ -13,33 +13,38 @@ use rayon::prelude::*;
 /// Bytes of f32 that a chunk of rows may take: about a second-level cache.
 const CHUNK: usize = 2 << 20;
 
-/// The processor's threads and what they share.
+/// So many threads, each of which does alone what libtorch does for it; 0: one for each core.
+///
+/// # Errors
+/// [`DeviceError::Failed`] when the system gives no threads.
+pub(super) fn pool(threads: usize) -> Result<rayon::ThreadPool, DeviceError> {
+    // Asked for once, this thread's own number stays, whatever those of the pool do: scenes are made with it.
+    let _ = tch::get_num_threads();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(|_| threads::alone());
+    let pool = pool.thread_name(|i| format!("mixfeed-torch-{i}")).build();
+    pool.map_err(|error| DeviceError::Failed(format!("cannot start threads: {error}")))
+}
+
+/// What blocks have in common.
 #[derive(Debug)]
 pub(super) struct Here {
-    pool: rayon::ThreadPool,
     /// Bytes of f32 that a chunk of rows may take.
     pub(super) chunk: usize,
     /// Clean rows of the block that is made; as large as the largest one so far.
     clean: Vec<u8>,
 }
 
-impl Here {
-    /// With so many threads; 0: one for each core.
-    ///
-    /// # Errors
-    /// [`DeviceError::Failed`] when the system gives no threads.
-    pub(super) fn new(threads: usize) -> Result<Here, DeviceError> {
-        // Asked for once, this thread's own number stays, whatever those of the pool do: scenes are made with it.
-        let _ = tch::get_num_threads();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(|_| threads::alone());
-        let pool = pool.thread_name(|i| format!("mixfeed-torch-{i}")).build();
-        let pool = pool.map_err(|error| DeviceError::Failed(format!("cannot start threads: {error}")))?;
-        Ok(Here { pool, chunk: CHUNK, clean: Vec::new() })
+impl Default for Here {
+    fn default() -> Here {
+        Here { chunk: CHUNK, clean: Vec::new() }
     }
+}
 
+impl Here {
     /// Clean rows of a block, which was checked.
     pub(super) fn clean<'a, B: AsRef<[u8]> + Sync>(
         &'a mut self,
+        pool: &'a rayon::ThreadPool,
         place: &Place,
         input: &'a Input<B>,
         raster: &Raster,
@@ -52,11 +57,11 @@ impl Here {
                     self.clean.resize(wanted, 0);
                 }
                 let rows = &mut self.clean[..wanted];
-                self.pool.install(|| finish(place, pictures, raster, rows))?;
+                pool.install(|| finish(place, pictures, raster, rows))?;
                 (&*rows, pictures.len())
             }
         };
-        Ok(Clean { pool: &self.pool, chunk: self.chunk, rows, held })
+        Ok(Clean { pool, chunk: self.chunk, rows, held })
     }
 }
 
@@ -110,8 +115,8 @@ mod tests {
     #[test]
     fn threads_of_the_pool_work_alone_and_this_one_as_before() {
         let before = tch::get_num_threads();
-        let here = Here::new(3).expect("threads");
-        assert_eq!(here.pool.broadcast(|_| tch::get_num_threads()), [1; 3]);
+        let pool = pool(3).expect("threads");
+        assert_eq!(pool.broadcast(|_| tch::get_num_threads()), [1; 3]);
         assert_eq!(tch::get_num_threads(), before);
     }
 }

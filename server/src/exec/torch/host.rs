@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::DeviceError;
+use crate::exec::device::Lent;
 use std::sync::Once;
 use tch::{Device, Kind, Tensor, kind::Element};
 
@@ -35,6 +36,44 @@ pub(super) fn written<T>(
 pub(super) fn bytes<T: Element>(values: &[T]) -> &[u8] {
     // SAFETY: elements of tensors are plain numbers without gaps; the bytes are borrowed as long as the numbers are.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// The bytes of `tensor` (one dimension, u8, of this process's memory), which nobody else reads or writes meanwhile.
+pub(super) fn own(tensor: &mut Tensor) -> &mut [u8] {
+    assert_bytes(tensor);
+    match tensor.numel() {
+        0 => &mut [],
+        // SAFETY: so many bytes are there, as was asserted, and live as long as the tensor. Who calls promises the rest.
+        len => unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) },
+    }
+}
+
+/// `rows` (one dimension, u8, of this process's memory), which nobody writes any more, to be read by any thread.
+pub(super) fn lent(rows: Tensor) -> Lent {
+    assert_bytes(&rows);
+    Lent::new(Rows(rows))
+}
+
+fn assert_bytes(tensor: &Tensor) {
+    let plain = tensor.kind() == Kind::Uint8 && tensor.device() == Device::Cpu && tensor.is_contiguous();
+    assert!(plain && tensor.dim() == 1, "bytes of this process's memory in a row");
+}
+
+/// See [`lent`].
+struct Rows(Tensor);
+
+// SAFETY: a shared reference only tells where its bytes are and how many, which libtorch lets any thread ask; the bytes do
+// not change.
+unsafe impl Sync for Rows {}
+
+impl AsRef<[u8]> for Rows {
+    fn as_ref(&self) -> &[u8] {
+        match self.0.numel() {
+            0 => &[],
+            // SAFETY: `lent` saw that so many bytes are there; they live as long as the tensor.
+            len => unsafe { std::slice::from_raw_parts(self.0.data_ptr().cast(), len) },
+        }
+    }
 }
 
 /// Copies `from` (contiguous, u8) to the beginning of `to`, from whatever device it is on.

@@ -32,7 +32,7 @@ mod upload;
 mod views;
 
 use super::Format;
-use super::device::{Device, DeviceError, Input, Mixer, Progress, RowMade, Scenes, Worker};
+use super::device::{Buffer, Device, DeviceError, Input, Lent, Mixer, Progress, RowMade, Scenes, Worker};
 use crate::batch::{CHANNELS, Dtype, Raster};
 use crate::plan::{Row, fields::RankMap};
 use fields::Fields;
@@ -62,10 +62,7 @@ impl From<TchError> for DeviceError {
 }
 
 /// Starts the worker of `device`, see [`super::device::start`].
-pub(super) fn start<B: AsRef<[u8]> + AsMut<[u8]> + Send + Sync + 'static>(
-    device: Device,
-    threads: usize,
-) -> Result<Option<Worker<B>>, DeviceError> {
+pub(super) fn start<B: Buffer>(device: Device, threads: usize) -> Result<Option<Worker<B>>, DeviceError> {
     let Some(place) = place(device) else { return Ok(None) };
     Worker::start(move || Torch::new(place, threads)).map(Some)
 }
@@ -101,8 +98,9 @@ impl Place {
 #[derive(Debug)]
 struct Torch {
     place: Place,
-    /// The processor's threads; `None` for a device: blocks are begun there and waited for later, and go both ways through
-    /// pinned memory.
+    /// Makes pictures on the processor, copies what a device is sent.
+    pool: rayon::ThreadPool,
+    /// `None` for a device: blocks are begun there and waited for later, and go both ways through pinned memory.
     here: Option<Here>,
     /// Bytes of f32 that one chunk of a device's rows may take.
     chunk: usize,
@@ -116,7 +114,7 @@ struct Torch {
 }
 
 impl Torch {
-    /// An executor on `device`; on the processor with so many threads, 0: one for each core.
+    /// An executor on `device` with so many threads of the processor, 0: one for each core.
     ///
     /// # Errors
     /// [`DeviceError::Absent`] for a CUDA device that libtorch does not see, [`DeviceError::Failed`] without threads.
@@ -131,7 +129,8 @@ impl Torch {
         }
         Ok(Torch {
             place: Place { device, fields: Mutex::default() },
-            here: if device.is_cuda() { None } else { Some(Here::new(threads)?) },
+            pool: here::pool(threads)?,
+            here: (!device.is_cuda()).then(Here::default),
             chunk: CHUNK,
             together: CHUNK,
             staging: Staging::new(device),
@@ -151,7 +150,7 @@ impl Torch {
         let raster = &format.raster;
         check(rows, input, raster)?;
         if let Some(here) = &mut self.here {
-            here.clean(&self.place, input, raster)?.mix(&self.place, rows, format, out)?;
+            here.clean(&self.pool, &self.place, input, raster)?.mix(&self.place, rows, format, out)?;
             return Ok(Progress::Done);
         }
         if !self.staging.is_staged() {
@@ -175,17 +174,17 @@ impl Torch {
 
     /// Copies what comes up in one go into pinned memory.
     fn stage_parts<B: AsRef<[u8]>>(&mut self, input: &Input<B>, raster: &Raster) -> Result<(), DeviceError> {
-        match input {
+        let parts = match input {
             Input::Clean(clean) => {
                 let clean = clean.as_ref();
-                let held = clean.len() / raster.len() * raster.len();
-                self.staging.stage(std::iter::once(&clean[..held]))
+                vec![&clean[..clean.len() / raster.len() * raster.len()]]
             }
             Input::Decoded(pictures) => {
                 views::check(pictures, raster)?;
-                self.staging.stage(pictures.iter().map(|picture| &picture.pixels.as_ref()[..picture.bytes()]))
+                pictures.iter().map(|picture| &picture.pixels.as_ref()[..picture.bytes()]).collect()
             }
-        }
+        };
+        self.staging.stage(&self.pool, &parts)
     }
 
     /// Waits until the device has nothing left to do.
@@ -276,6 +275,10 @@ impl<B: AsRef<[u8]> + Sync> Mixer<B> for Torch {
         self.idle()?;
         self.staging.arrived();
         Ok(())
+    }
+
+    fn lend(&mut self, bytes: usize) -> Option<Lent> {
+        self.staging.lend(bytes)
     }
 
     fn collect(&mut self, out: &mut [u8]) -> Result<(), DeviceError> {

@@ -2,7 +2,12 @@
 //! and waits for the device meanwhile.
 
 use super::{DeviceError, host};
+use crate::exec::device::Lent;
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
+
+/// Bytes that a thread copies at a time: one alone is slower than a device's bus.
+const PIECE: usize = 1 << 20;
 
 /// Two buffers on the way up, as large as the largest block so far: one is filled while the device may still read the
 /// other one. What comes down lands in pinned memory that libtorch keeps.
@@ -26,20 +31,17 @@ impl Staging {
     }
 
     /// Copies all of `parts` into one buffer, one behind the other.
-    pub(super) fn stage<'a>(
-        &mut self,
-        parts: impl Iterator<Item = &'a [u8]> + Clone,
-    ) -> Result<(), DeviceError> {
+    pub(super) fn stage(&mut self, pool: &rayon::ThreadPool, parts: &[&[u8]]) -> Result<(), DeviceError> {
         self.staged = None;
-        let all = parts.clone().map(|part| part.len() as i64).sum();
-        let buffer = first(&mut self.up[self.next], self.device, all)?;
-        let mut at = 0;
+        let all = parts.iter().map(|part| part.len() as i64).sum();
+        let mut buffer = first(&mut self.up[self.next], self.device, all)?;
+        let (mut rest, mut copies) = (host::own(&mut buffer), Vec::new());
         for part in parts {
-            let len = part.len() as i64;
-            let mut own = buffer.f_narrow(0, at, len)?;
-            host::seen(part, &[len], |part| Ok(own.f_copy_(part)?))?;
-            at += len;
+            let (own, after) = rest.split_at_mut(part.len());
+            copies.extend(own.chunks_mut(PIECE).zip(part.chunks(PIECE)));
+            rest = after;
         }
+        pool.install(|| copies.into_par_iter().for_each(|(own, part)| own.copy_from_slice(part)));
         self.staged = Some(all);
         self.next = 1 - self.next;
         Ok(())
@@ -73,6 +75,19 @@ impl Staging {
     /// What was to come down has arrived: the device was waited for.
     pub(super) fn arrived(&mut self) {
         self.here = std::mem::take(&mut self.coming);
+    }
+
+    /// The rows that have arrived, where they are one piece of `bytes` bytes.
+    pub(super) fn lend(&mut self, bytes: usize) -> Option<Lent> {
+        let [rows] = &self.here[..] else { return None };
+        if rows.numel() != bytes {
+            return None;
+        }
+        // On the processor they may be the staged block itself, whose place another one takes.
+        let copy = !self.device.is_cuda();
+        let rows = rows.f_to_device_(Device::Cpu, Kind::Uint8, false, copy).ok()?;
+        self.here.clear();
+        Some(host::lent(rows))
     }
 
     /// Copies the rows that have arrived to the beginning of `out`.

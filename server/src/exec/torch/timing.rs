@@ -1,6 +1,6 @@
 //! How long the parts of a block take on a device, one after the other: for benches. Nothing here is part of serving.
 
-use super::{Device, DeviceError, Here, Input, Place, Torch, check, mixed, place};
+use super::{Device, DeviceError, Input, Torch, check, mixed, place};
 use crate::exec::Format;
 use crate::plan::Row;
 use std::time::Instant;
@@ -15,7 +15,7 @@ pub struct Parts {
     pub finish: f64,
     /// Mixed rows in the output's type.
     pub mix: f64,
-    /// To pinned memory and out of it; on the processor a part of `mix`.
+    /// To pinned memory; on the processor a part of `mix`.
     pub down: f64,
 }
 
@@ -46,34 +46,20 @@ pub fn block<B: AsRef<[u8]> + Sync>(
     check(rows, input, &format.raster)?;
     let mut times = [(); 4].map(|()| Vec::with_capacity(runs));
     for _ in 0..runs {
-        let parts = match torch.here.take() {
-            Some(mut here) => {
-                let parts = on_threads(&mut here, &torch.place, rows, input, format, &mut out);
-                torch.here = Some(here);
-                parts?
+        let parts = match &mut torch.here {
+            Some(here) => {
+                let mut clock = Clock::start(torch.place.device);
+                let clean = here.clean(&torch.pool, &torch.place, input, &format.raster)?;
+                let finish = clock.lap();
+                clean.mix(&torch.place, rows, format, &mut out)?;
+                [0.0, finish, clock.lap(), 0.0]
             }
-            None => on_device(&mut torch, rows, input, format, &mut out)?,
+            None => on_device(&mut torch, rows, input, format)?,
         };
         times.iter_mut().zip(parts).for_each(|(all, one)| all.push(one));
     }
     let [up, finish, mix, down] = times.map(best);
     Ok(Parts { up, finish, mix, down })
-}
-
-/// Seconds of up, finish, mix, down: nothing goes anywhere here.
-fn on_threads<B: AsRef<[u8]> + Sync>(
-    here: &mut Here,
-    place: &Place,
-    rows: &[Row],
-    input: &Input<B>,
-    format: &Format,
-    out: &mut [u8],
-) -> Result<[f64; 4], DeviceError> {
-    let mut clock = Clock::start(place.device);
-    let clean = here.clean(place, input, &format.raster)?;
-    let finish = clock.lap();
-    clean.mix(place, rows, format, out)?;
-    Ok([0.0, finish, clock.lap(), 0.0])
 }
 
 /// Seconds of up, finish, mix, down.
@@ -82,7 +68,6 @@ fn on_device<B: AsRef<[u8]>>(
     rows: &[Row],
     input: &Input<B>,
     format: &Format,
-    out: &mut [u8],
 ) -> Result<[f64; 4], DeviceError> {
     let mut clock = Clock::start(torch.place.device);
     torch.stage_parts(input, &format.raster)?;
@@ -95,7 +80,6 @@ fn on_device<B: AsRef<[u8]>>(
     made.iter().try_for_each(|made| torch.staging.down(made))?;
     torch.idle()?;
     torch.staging.arrived();
-    torch.staging.collect(out)?;
     Ok([up, finish, mix, clock.lap()])
 }
 

@@ -100,7 +100,7 @@ impl<'a> Packing<'a> {
             })),
             all: Tensor::new(),
         };
-        torch.scenes.stage(parts.bytes.iter().copied())?;
+        torch.scenes.stage(&torch.pool, &parts.bytes)?;
         sent.all = torch.scenes.up()?;
         Ok(sent)
     }
