@@ -1,8 +1,8 @@
 //! The libtorch executor op by op: `cargo bench --features libtorch --bench torch -- DEVICE [BATCH [RUNS [SIDE,...]]]`.
 //! One JSON line an op and size, all times in milliseconds for the whole batch, of the fastest run, since other work on
 //! the machine only adds: `ms` through the device's worker, one block after the other; `up_ms`, `finish_ms`, `mix_ms`,
-//! `down_ms` its parts, each waited for; beside them what plain copies of the same bytes take. `flow_ms` is a block's share of
-//! the time as a server has it: there is always another block to stage while the device works on one.
+//! `down_ms` its parts, each waited for; beside them what plain copies of the same bytes take. `flow_ms`, a
+//! mean, is a block's share of the time as a server has it: there is always another block to stage while the device works.
 //! `moved` counts the bytes that mixing must read and write on the device. Peers run the same jobs in
 //! `peers/device_ops.py`.
 
@@ -95,14 +95,16 @@ impl Job {
         runs: usize,
         run: &(impl Fn(Input<Slab>) -> (f64, Input<Slab>) + Sync),
     ) -> f64 {
-        let inputs = [(); 3].map(|()| (self.input)(batch, self.side));
-        let blocks = inputs.len() * runs;
+        let all = |inputs: [Input<Slab>; 3], runs: usize| {
+            std::thread::scope(|scope| {
+                let each = |input| scope.spawn(move || (0..runs).fold(input, |input, _| run(input).1));
+                inputs.map(each).map(|thread| thread.join().expect("the device makes it"))
+            })
+        };
+        // Once for memory that is new.
+        let inputs = all([(); 3].map(|()| (self.input)(batch, self.side)), 1);
         let begin = Instant::now();
-        std::thread::scope(|scope| {
-            for input in inputs {
-                scope.spawn(move || (0..runs).fold(input, |input, _| run(input).1));
-            }
-        });
+        let blocks = all(inputs, runs).len() * runs;
         begin.elapsed().as_secs_f64() / blocks as f64
     }
 }

@@ -1,5 +1,6 @@
 //! Reused memory. Fresh pages cost more than the work done on them (a blend into fresh pages took 19 times as long as
-//! into reused ones), so buffers of a job go back to a shelf when the last byte of them was sent.
+//! into reused ones), so buffers of a job go back to a shelf when the last byte of them was sent, or when a
+//! device has lent its own in their place.
 
 use crate::exec::device::{Buffer, Lent};
 use bytes::Bytes;

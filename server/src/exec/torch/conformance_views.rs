@@ -181,11 +181,18 @@ fn whole_plans_agree_from_decoded_pictures_on() {
 fn the_number_of_threads_changes_no_bit() {
     let size = (96, 112);
     let format = format(size.0 as usize, size.1 as usize, Layout::Nhwc, Dtype::F32);
-    let blend = |i| vec![Op::Blend { src: 6 - i, lambda: 0.3, rest: 0.7 }];
-    let rows: Vec<Row> = (0..7).map(|i| row(i, 6 - i, blend(i))).collect();
+    let (from, to) = (Rect { y0: 3, y1: 80, x0: 0, x1: 112 }, Rect { y0: 10, y1: 51, x0: 20, x1: 101 });
+    let ops = |src| {
+        let shrunk = Op::Paste { src, src_rect: from, dst_rect: to, filter: Filter::Bilinear };
+        vec![Op::Blend { src, lambda: 0.3, rest: 0.7 }, shrunk]
+    };
+    let rows: Vec<Row> = (0..7).map(|i| row(i, 6 - i, ops(6 - i))).collect();
     let input = Input::Decoded(photographs(7, size));
     let [one, five] = [1, 5].map(|threads| {
         let mut torch = Torch::new(device(), threads).expect("the device is there");
+        if let Some(here) = &mut torch.here {
+            here.chunk = 2 * 4 * format.raster.len(); // two rows, the last one alone
+        }
         let mut out = vec![0; rows.len() * format.raster.len() * 4];
         whole(&mut torch, &rows, &input, &format, &mut out).expect("libtorch answers");
         out

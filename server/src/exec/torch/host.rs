@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use super::DeviceError;
-use crate::exec::device::Lent;
 use std::sync::Once;
 use tch::{Device, Kind, Tensor, kind::Element};
 
@@ -48,19 +47,21 @@ pub(super) fn own(tensor: &mut Tensor) -> &mut [u8] {
     }
 }
 
-/// `rows` (one dimension, u8, of this process's memory), which nobody writes any more, to be read by any thread.
-pub(super) fn lent(rows: Tensor) -> Lent {
-    assert_bytes(&rows);
-    Lent::new(Rows(rows))
-}
-
 fn assert_bytes(tensor: &Tensor) {
     let plain = tensor.kind() == Kind::Uint8 && tensor.device() == Device::Cpu && tensor.is_contiguous();
     assert!(plain && tensor.dim() == 1, "bytes of this process's memory in a row");
 }
 
-/// See [`lent`].
-struct Rows(Tensor);
+/// Bytes of this process's memory that nobody writes any more, to be read by any thread.
+pub(super) struct Rows(Tensor);
+
+impl Rows {
+    /// `rows` (one dimension, u8), of which nobody keeps a view to write to.
+    pub(super) fn new(rows: Tensor) -> Rows {
+        assert_bytes(&rows);
+        Rows(rows)
+    }
+}
 
 // SAFETY: a shared reference only tells where its bytes are and how many, which libtorch lets any thread ask; the bytes do
 // not change.
@@ -70,7 +71,7 @@ impl AsRef<[u8]> for Rows {
     fn as_ref(&self) -> &[u8] {
         match self.0.numel() {
             0 => &[],
-            // SAFETY: `lent` saw that so many bytes are there; they live as long as the tensor.
+            // SAFETY: `new` saw that so many bytes are there; they live as long as the tensor.
             len => unsafe { std::slice::from_raw_parts(self.0.data_ptr().cast(), len) },
         }
     }

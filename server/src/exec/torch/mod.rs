@@ -94,6 +94,18 @@ impl Place {
     }
 }
 
+/// Refuses a CUDA device that libtorch does not see.
+fn check_present(device: tch::Device) -> Result<(), DeviceError> {
+    let tch::Device::Cuda(index) = device else { return Ok(()) };
+    host::load_cuda();
+    let found = tch::Cuda::device_count();
+    if i64::try_from(index).is_ok_and(|index| index < found) {
+        return Ok(());
+    }
+    let hint = "is the driver there, and libtorch_cuda.so where the linker finds it?".into();
+    Err(DeviceError::Absent { index, found, hint })
+}
+
 /// Carries out plans on one device. A thread owns it: tensors may be sent but not shared.
 #[derive(Debug)]
 struct Torch {
@@ -119,14 +131,7 @@ impl Torch {
     /// # Errors
     /// [`DeviceError::Absent`] for a CUDA device that libtorch does not see, [`DeviceError::Failed`] without threads.
     fn new(device: tch::Device, threads: usize) -> Result<Torch, DeviceError> {
-        if let tch::Device::Cuda(index) = device {
-            host::load_cuda();
-            let found = tch::Cuda::device_count();
-            if i64::try_from(index).map_or(true, |index| index >= found) {
-                let hint = "is the driver there, and libtorch_cuda.so where the linker finds it?".into();
-                return Err(DeviceError::Absent { index, found, hint });
-            }
-        }
+        check_present(device)?;
         Ok(Torch {
             place: Place { device, fields: Mutex::default() },
             pool: here::pool(threads)?,
@@ -156,6 +161,7 @@ impl Torch {
         if !self.staging.is_staged() {
             self.stage_parts(input, raster)?;
         }
+        self.staging.begin();
         let sent = self.staging.up()?;
         let clean = self.clean(input, &sent, raster)?;
         for made in mixed(&self.place, self.chunk, rows, &clean, format) {

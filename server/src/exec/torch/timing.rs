@@ -1,6 +1,6 @@
 //! How long the parts of a block take on a device, one after the other: for benches. Nothing here is part of serving.
 
-use super::{Device, DeviceError, Input, Torch, check, mixed, place};
+use super::{Device, DeviceError, Input, Torch, check, check_present, mixed, place};
 use crate::exec::Format;
 use crate::plan::Row;
 use std::time::Instant;
@@ -93,7 +93,7 @@ pub fn copies(
     runs: usize,
 ) -> Result<Copies, DeviceError> {
     let device = place(device).unwrap_or(tch::Device::Cpu);
-    Torch::new(device, 0)?;
+    check_present(device)?;
     let pinned = |len: usize| -> Result<Tensor, DeviceError> {
         let memory = Tensor::f_zeros([len as i64], (Kind::Uint8, tch::Device::Cpu))?;
         Ok(if device.is_cuda() { memory.f_pin_memory(device)? } else { memory })

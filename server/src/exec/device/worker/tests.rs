@@ -1,5 +1,6 @@
 use super::*;
 use crate::batch::{Dtype, Layout, Raster};
+use crate::exec::device::Lent;
 use crate::plan::Row;
 
 /// Answers as the first byte of the block says; otherwise copies.
@@ -223,6 +224,36 @@ fn a_block_that_fails_on_its_way_takes_no_other_with_it() {
     let (asked, answers) = queued(Some(("wait", lost.clone())));
     assert_eq!(answers, [Ok(1), Err(lost.clone()), Err(lost)]);
     assert!(asked.ends_with("stage 3, wait 2"), "it is not asked again: {asked}");
+}
+
+/// Lends its rows.
+struct Lends;
+
+impl Mixer<Vec<u8>> for Lends {
+    fn run(
+        &mut self,
+        _: &[Row],
+        _: &Input<Vec<u8>>,
+        _: &Format,
+        _: &mut [u8],
+    ) -> Result<Progress, DeviceError> {
+        Ok(Progress::Begun)
+    }
+    fn lend(&mut self, bytes: usize) -> Option<Lent> {
+        Some(Lent::new(vec![7; bytes]))
+    }
+    fn collect(&mut self, _: &mut [u8]) -> Result<(), DeviceError> {
+        panic!("these were lent")
+    }
+    fn scenes(&mut self, _: &[Row], _: &Scenes, _: &mut [u8]) -> Result<Vec<RowMade>, DeviceError> {
+        panic!("no scenes")
+    }
+}
+
+#[test]
+fn rows_that_are_lent_take_the_place_of_the_blocks_own() {
+    let worker = Worker::start(|| Ok(Lends)).expect("it starts");
+    assert_eq!(worker.run(task(0)).expect("made").out, [7; 3]);
 }
 
 /// Says when it is given back.
