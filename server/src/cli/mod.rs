@@ -129,11 +129,40 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(format_args!("error: {error:#}"));
+            complain(format_args!("error: {}", told(&error)));
             let start = error.downcast_ref::<crate::StartError>();
             let config = start.is_some_and(crate::StartError::is_configuration)
                 || error.downcast_ref::<crate::config::ConfigError>().is_some();
             ExitCode::from(if config { 78 } else { 1 })
         }
+    }
+}
+
+/// An error and its causes, each once: some errors tell their cause already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::device::DeviceError;
+    use anyhow::Context;
+
+    #[test]
+    fn causes_are_told_once() {
+        let device = crate::StartError::from(DeviceError::Lost("gone".into()));
+        let once = "`server.device`: the device is lost until the server is started again: gone";
+        assert_eq!(told(&device.into()), once);
+        let file = std::fs::File::open("/nonexistent").context("cannot read x");
+        assert!(told(&file.expect_err("absent")).starts_with("cannot read x: No such file"));
     }
 }
