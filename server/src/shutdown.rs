@@ -1,5 +1,7 @@
-//! Signals. The first one asks to stop, the second one stops at once.
+//! Signals. The first one asks to stop, the second one stops at once. And the end itself.
+#![allow(unsafe_code)]
 
+use std::io::Write;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, mpsc::error::TrySendError, watch};
 
@@ -15,9 +17,17 @@ pub fn watch_signals() -> std::io::Result<watch::Receiver<bool>> {
         tracing::info!("stopping; a second signal stops at once");
         stop.send_replace(true);
         either(&mut term, &mut int).await;
-        std::process::exit(130);
+        leave(130);
     });
     Ok(stopped)
+}
+
+/// Ends the process at once. What libraries have registered for its end does not run: libtorch would take away what its
+/// threads still work with, and a stop waits for no block.
+pub fn leave(status: u8) -> ! {
+    let _ = std::io::stdout().flush(); // nowhere left to complain to
+    // SAFETY: the process is gone; what it holds is the system's.
+    unsafe { libc::_exit(status.into()) }
 }
 
 /// SIGHUP: the operator wants the config to be read again. From now on it no longer ends the process.

@@ -26,6 +26,7 @@ mod tiles;
 mod token;
 mod tokenize;
 
+use crate::shutdown::leave;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
@@ -78,9 +79,9 @@ fn line(text: std::fmt::Arguments<'_>) {
     let Err(error) = writeln!(std::io::stdout(), "{text}") else { return };
     if error.kind() != std::io::ErrorKind::BrokenPipe {
         complain(format_args!("error: cannot write to standard output: {error}"));
-        std::process::exit(1);
+        leave(1);
     }
-    std::process::exit(0);
+    leave(0);
 }
 
 /// Prints a line to standard error, if anyone takes it.
@@ -126,16 +127,17 @@ pub fn main() -> ExitCode {
     drop(traces);
     // Blocking reads of a dead disk must not keep the process.
     runtime.shutdown_background();
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    let status = match done {
+        Ok(()) => 0,
         Err(error) => {
             complain(format_args!("error: {}", told(&error)));
             let start = error.downcast_ref::<crate::StartError>();
             let config = start.is_some_and(crate::StartError::is_configuration)
                 || error.downcast_ref::<crate::config::ConfigError>().is_some();
-            ExitCode::from(if config { 78 } else { 1 })
+            if config { 78 } else { 1 }
         }
-    }
+    };
+    leave(status)
 }
 
 /// An error and its causes, each once: some errors tell their cause already.

@@ -9,20 +9,55 @@ use crate::exec::Format;
 use crate::exec::device::{Input, Picture};
 use crate::plan::Row;
 use rayon::prelude::*;
+use std::{ops::Deref, thread::JoinHandle};
 
 /// Bytes of f32 that a chunk of rows may take: about a second-level cache.
 const CHUNK: usize = 2 << 20;
 
-/// So many threads, each of which does alone what libtorch does for it; 0: one for each core.
-///
-/// # Errors
-/// [`DeviceError::Failed`] when the system gives no threads.
-pub(super) fn pool(threads: usize) -> Result<rayon::ThreadPool, DeviceError> {
-    // Asked for once, this thread's own number stays, whatever those of the pool do: scenes are made with it.
-    let _ = tch::get_num_threads();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(|_| threads::alone());
-    let pool = pool.thread_name(|i| format!("mixfeed-torch-{i}")).build();
-    pool.map_err(|error| DeviceError::Failed(format!("cannot start threads: {error}")))
+/// Threads, each of which does alone what libtorch does for it. They have ended when this is dropped: one that still ends
+/// when the process does finds libtorch gone.
+#[derive(Debug)]
+pub(super) struct Pool {
+    threads: rayon::ThreadPool,
+    _ends: Ends, // dropped after the pool has told its threads to end
+}
+
+#[derive(Debug)]
+struct Ends(Vec<JoinHandle<()>>);
+
+impl Pool {
+    /// So many threads, 0: one for each core.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`] when the system gives no threads.
+    pub(super) fn new(threads: usize) -> Result<Pool, DeviceError> {
+        // Asked for once, this thread's own number stays, whatever those of the pool do: scenes are made with it.
+        let _ = tch::get_num_threads();
+        let mut ends = Ends(Vec::new());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(|_| threads::alone());
+        let pool = pool.spawn_handler(|thread| {
+            let name = format!("mixfeed-torch-{}", thread.index());
+            ends.0.push(std::thread::Builder::new().name(name).spawn(|| thread.run())?);
+            Ok(())
+        });
+        let threads = pool.build();
+        let failed = |error| DeviceError::Failed(format!("cannot start threads: {error}"));
+        Ok(Pool { threads: threads.map_err(failed)?, _ends: ends })
+    }
+}
+
+impl Deref for Pool {
+    type Target = rayon::ThreadPool;
+    fn deref(&self) -> &rayon::ThreadPool {
+        &self.threads
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // A panic of theirs was told where it was awaited.
+        self.0.drain(..).for_each(|thread| drop(thread.join()));
+    }
 }
 
 /// What blocks have in common.
@@ -44,7 +79,7 @@ impl Here {
     /// Clean rows of a block, which was checked.
     pub(super) fn clean<'a, B: AsRef<[u8]> + Sync>(
         &'a mut self,
-        pool: &'a rayon::ThreadPool,
+        pool: &'a Pool,
         place: &Place,
         input: &'a Input<B>,
         raster: &Raster,
@@ -77,7 +112,7 @@ fn finish<B: AsRef<[u8]> + Sync>(
 
 /// Clean rows in this process's memory.
 pub(super) struct Clean<'a> {
-    pool: &'a rayon::ThreadPool,
+    pool: &'a Pool,
     chunk: usize,
     rows: &'a [u8],
     held: usize,
@@ -114,6 +149,6 @@ mod tests {
 
     #[test]
     fn threads_of_the_pool_work_alone() {
-        assert_eq!(pool(3).expect("threads").broadcast(|_| tch::get_num_threads()), [1; 3]);
+        assert_eq!(Pool::new(3).expect("threads").broadcast(|_| tch::get_num_threads()), [1; 3]);
     }
 }

@@ -36,7 +36,7 @@ use super::device::{Buffer, Device, DeviceError, Input, Lent, Mixer, Progress, R
 use crate::batch::{CHANNELS, Dtype, Raster};
 use crate::plan::{Row, fields::RankMap};
 use fields::Fields;
-use here::Here;
+use here::{Here, Pool};
 use staging::Staging;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Kind, TchError, Tensor};
@@ -111,7 +111,7 @@ fn check_present(device: tch::Device) -> Result<(), DeviceError> {
 struct Torch {
     place: Place,
     /// Makes pictures on the processor, copies what a device is sent.
-    pool: rayon::ThreadPool,
+    pool: Pool,
     /// `None` for a device: blocks are begun there and waited for later, and go both ways through pinned memory.
     here: Option<Here>,
     /// Bytes of f32 that one chunk of a device's rows may take.
@@ -134,7 +134,7 @@ impl Torch {
         check_present(device)?;
         Ok(Torch {
             place: Place { device, fields: Mutex::default() },
-            pool: here::pool(threads)?,
+            pool: Pool::new(threads)?,
             here: (!device.is_cuda()).then(Here::default),
             chunk: CHUNK,
             together: CHUNK,
