@@ -1,10 +1,12 @@
 //! Jobs that a device mixes: what a failing device costs whom, and what headers and receipts say.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "libtorch")]
+mod serving;
 mod stand;
 
 #[cfg(feature = "libtorch")]
-use mixfeed_client::Dtype;
+use mixfeed_client::{Client, Dtype};
 use mixfeed_client::{Start, StreamOptions};
 use mixfeed_proto as v1;
 use mixfeed_server::assemble::{AssembleError, Assembler, Block, BlockAt, Slab};
@@ -231,5 +233,30 @@ async fn libtorch_mixes_what_the_cpu_mixes_within_a_level() {
         let (a, b) = (&a[0].1, &b[0].1);
         assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1));
         assert!(stand::bytes(torch) == stand::bytes(tolerant));
+    }
+}
+
+/// libtorch's own end would take away what a block in the making works with: one stop in four crashed.
+#[cfg(feature = "libtorch")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_beside_a_block_in_the_making_is_no_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo-data/photos").canonicalize().unwrap();
+    let text = format!(
+        "[server]\ndevice = \"torch\"\ndrain_timeout = 600\n\n\
+         [sources.photos]\nkind = \"folder\"\npath = {photos:?}\n\n\
+         [jobs.job]\nseed = 3\nglobal_batch = 8\nmix_block = 8\ngroups = [{{ group = \"photos\" }}]\n\
+         image = {{ height = 160, width = 224, color_jitter = {{ hue = 0.1 }} }}\n"
+    );
+    let config = folder.path().join("mixfeed.toml");
+    std::fs::write(&config, text).unwrap();
+    for _ in 0..6 {
+        let mut server = serving::Serving::start(config.to_str().unwrap());
+        let client = Client::connect([server.endpoint.clone()]).await.unwrap();
+        let mut stream = client.stream("job", StreamOptions::default()).await.unwrap();
+        stream.next_batch().await.unwrap().unwrap();
+        server.tell("-TERM");
+        assert_eq!(server.signal("-INT").code(), Some(130));
     }
 }
