@@ -83,7 +83,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("laz", &["cloud"]),
     ("flate2", &["cloud"]),
     ("memmap2", &["source"]),
-    ("libc", &["exec", "heap", "source"]),
+    ("libc", &["exec", "heap", "shutdown", "source"]),
     ("rlimit", &["cli"]),
     ("toml", &["auth", "config", "cli"]),
     ("tokio_rustls", &["auth", "service", "source"]),
